@@ -1,0 +1,56 @@
+"""What to image and with what: protocols and microscope profiles, as pure models."""
+
+from scotopic.protocol.files import Problem, Problems, read_model
+from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus
+from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
+from scotopic.protocol.levels import LightLevel
+from scotopic.protocol.names import did_you_mean
+from scotopic.protocol.plate import Plate, expand_wells
+from scotopic.protocol.profile import (
+    LIGHT_LEVEL_GROUP,
+    Camera,
+    LightGating,
+    LightSource,
+    MicroscopeProfile,
+    PlatePlacement,
+    Stage,
+    fit_placement,
+)
+from scotopic.protocol.simulation import (
+    Fault,
+    ImageSpecimenSettings,
+    SimulatorSettings,
+    SyntheticSpecimenSettings,
+)
+from scotopic.protocol.sites import RandomSites, SiteGrid
+
+__all__ = [
+    "LIGHT_LEVEL_GROUP",
+    "Camera",
+    "Fault",
+    "FixedFocus",
+    "HardwareFocus",
+    "ImageSpecimenSettings",
+    "ImagingProtocol",
+    "LightGating",
+    "LightLevel",
+    "LightSource",
+    "MicroscopeProfile",
+    "Plate",
+    "PlaneFocus",
+    "PlatePlacement",
+    "Problem",
+    "Problems",
+    "RandomSites",
+    "SimulatorSettings",
+    "Site",
+    "SiteGrid",
+    "Stage",
+    "SyntheticSpecimenSettings",
+    "TimeLapse",
+    "ZStack",
+    "did_you_mean",
+    "expand_wells",
+    "fit_placement",
+    "read_model",
+]

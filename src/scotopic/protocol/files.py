@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from scotopic.protocol.names import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic_core import ErrorDetails
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it is and what to do."""
+
+    message: str
+    file: str = ""
+    line: int | None = None
+    key: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.file and self.line else self.file
+        what = f"{self.key} {self.message}" if self.message.startswith(("= ", "is ")) else f"{self.key}: {self.message}"
+        return ": ".join(part for part in (place, what if self.key else self.message) if part)
+
+
+class Problems(ValueError):
+    """Every mistake found, one line each; the command line prints them and exits with 2."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+def read_model(path: Path, model: type[M]) -> M:
+    """Read a protocol or profile from a YAML file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    model : type of pydantic model
+        `ImagingProtocol` or `MicroscopeProfile`.
+
+    Raises
+    ------
+    Problems
+        With one line for each mistake: file and line, key, value, what is allowed, the nearest valid name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors like to put a byte order mark in front
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise Problems([Problem(f"cannot be read: {error.strerror}", str(path))]) from error
+    except UnicodeDecodeError as error:
+        raise Problems([Problem(f"is not UTF-8 text ({error.reason} at byte {error.start})", str(path))]) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise Problems([Problem(f"is not YAML: {error.problem}", str(path), line)]) from error
+    except yaml.YAMLError as error:
+        raise Problems([Problem(f"is not YAML: {error}", str(path))]) from error
+    if not isinstance(root, yaml.MappingNode):
+        raise Problems([Problem("must be a list of `key: value` lines", str(path))])
+    lines: dict[tuple[str | int, ...], int] = {}
+    problems = [
+        Problem("is given twice", str(path), line, _dotted(place))
+        for place, line in _walk(root, (), lines)
+    ]
+    try:
+        # Strict, so that `yes` is no number; through JSON, so that a YAML list is good for a tuple.
+        data = json.dumps(yaml.safe_load(text), default=str, allow_nan=True)
+        result = model.model_validate_json(data, strict=True, context={"folder": str(path.parent)})
+    except ValidationError as error:
+        found = json.loads(data)
+        problems += [
+            _problem(details, model, found, lines, str(path))
+            for details in error.errors(include_url=False)
+            if not _is_echo(details, found)
+        ]
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        problems.append(Problem(f"is not readable: {error}", str(path)))
+    if problems:
+        raise Problems(sorted(problems, key=lambda problem: problem.line or 0))
+    return result
+
+
+def _walk(
+    node: yaml.Node, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Note the line of every key; yield the keys that occur twice (PyYAML takes the last without a word)."""
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            inner = (*place, key.value)
+            lines[inner] = key.start_mark.line + 1
+            if key.value in seen:
+                yield inner, key.start_mark.line + 1
+            seen.add(key.value)
+            yield from _walk(value, inner, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield from _walk(value, (*place, i), lines)
+
+
+def _problem(
+    details: ErrorDetails,
+    model: type[BaseModel],
+    data: Any,
+    lines: dict[tuple[str | int, ...], int],
+    file: str,
+) -> Problem:
+    place, value = _place_in_file(details, data)
+    kind, context = details["type"], details.get("ctx", {})
+    key = _dotted(place)
+    if kind == "missing":
+        message = "is missing"
+    elif kind == "extra_forbidden":
+        known = sorted(_keys_at(model, place[:-1]))
+        message = f"is no key here; {did_you_mean(str(place[-1]), known) or 'allowed: ' + ', '.join(known)}"
+    elif kind in {"union_tag_invalid", "union_tag_not_found"}:
+        field = str(context["discriminator"]).strip("'")
+        key = f"{key}.{field}"
+        message = _not_allowed(context["tag"], context["expected_tags"]) if "tag" in context else "is missing"
+    elif kind == "literal_error":
+        message = _not_allowed(value, context["expected"])
+    else:
+        text = str(context.get("error", details["msg"])).removeprefix("Input ")
+        given = "" if isinstance(value, dict | list) or value is None else f"= {_short(value)}: "
+        message = f"{given}{text}"
+    return Problem(message, file, _line(place, lines), key)
+
+
+def _not_allowed(value: Any, expected: str) -> str:
+    allowed = [name.strip("' ") for name in expected.replace(" or ", ",").split(",")]
+    hint = did_you_mean(str(value), allowed)
+    return f"= {_short(value)}: allowed: {', '.join(allowed)}" + (f"; {hint}" if hint else "")
+
+
+def _is_echo(details: ErrorDetails, data: Any) -> bool:
+    """Return whether pydantic only repeats that the members of a list are wrong, by calling the list too short."""
+    return details["type"] == "too_short" and bool(_place_in_file(details, data)[1])
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _place_in_file(details: ErrorDetails, data: Any) -> tuple[tuple[str | int, ...], Any]:
+    """Return the path of an error as it stands in the file, and the value there.
+
+    pydantic puts the names of union members between the keys; whatever is no key of the file is one of those,
+    but for the last one of a key that is missing.
+    """
+    place: list[str | int] = []
+    steps = details["loc"]
+    for i, step in enumerate(steps):
+        if (isinstance(data, dict) and step in data) or (
+            isinstance(data, list) and isinstance(step, int) and step < len(data)
+        ):
+            place.append(step)
+            data = data[step]
+        elif details["type"] == "missing" and i == len(steps) - 1:
+            place.append(step)
+            data = None
+        elif isinstance(data, dict) and i == 0:
+            place.append(step)  # a default that does not fit what is in the file
+            data = None
+    return tuple(place), data
+
+
+def _line(place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]) -> int | None:
+    while place and place not in lines:
+        place = place[:-1]
+    return lines.get(place)
+
+
+def _dotted(place: tuple[str | int, ...]) -> str:
+    text = ""
+    for step in place:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _keys_at(model: type[BaseModel], place: tuple[str | int, ...]) -> set[str]:
+    """Return the keys that are allowed at a path of a model."""
+    models = {model}
+    for step in place:
+        models = {
+            inner
+            for outer in models
+            for inner in (
+                _models_in(outer.model_fields[step].annotation) if step in outer.model_fields else {outer}
+            )
+        }
+    return {key for m in models for key in m.model_fields}
+
+
+def _models_in(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    if get_origin(annotation) is Annotated:
+        return _models_in(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, types.UnionType, tuple, list, dict}:
+        return {m for part in get_args(annotation) for m in _models_in(part)}
+    return set()

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from scotopic.photons import CameraNoise, FrozenModel
+from scotopic.protocol.focus import fit_plane
+from scotopic.protocol.names import did_you_mean
+from scotopic.protocol.simulation import SimulatorSettings
+
+if TYPE_CHECKING:
+    from scotopic.protocol.plate import Plate
+
+LIGHT_LEVEL_GROUP = "LightLevel"
+"""Micro-Manager config group whose presets are the protocol's light levels."""
+
+
+class PropertySetting(FrozenModel):
+    """A value for a property of a device."""
+
+    device: str
+    """Label of the device in the `.cfg`."""
+    property: str
+    """Name of the property."""
+    value: str | float
+    """Value to set."""
+
+
+class DosePoint(FrozenModel):
+    """One measured point of a light source's response."""
+
+    led_percent: float = Field(ge=0, le=100)
+    """LED power asked for."""
+    relative_power: float = Field(ge=0)
+    """Light measured, relative to that at 100 %."""
+
+
+@dataclass(frozen=True)
+class LedSetting:
+    """What a LED power becomes on a particular light source."""
+
+    text: str
+    """Property value, with the decimals that the device shows."""
+    led_percent: float
+    """LED power that this value gives."""
+    exact: bool
+    """Whether it is the power asked for, within the source's range and step."""
+
+
+class LightSource(FrozenModel):
+    """The light of one channel: how its power is set, and how it is switched off."""
+
+    preset_group: str = "Channel"
+    """Config group of the channel's preset (filters, mirrors) in the `.cfg`."""
+    preset: str | None = None
+    """Name of the channel's preset; without it the channel's own name."""
+    device: str
+    """Label of the device that sets the power."""
+    property: str
+    """Property that sets the power."""
+    min: float = Field(default=0, ge=0)
+    """Smallest value that gives light reliably, in the property's own unit (0: no lower limit)."""
+    max: float = Field(gt=0)
+    """Value at 100 % LED power, in the property's own unit. Power is proportional to the value."""
+    step: float = Field(gt=0)
+    """Smallest change of the value that the device makes, in the property's own unit."""
+    off: tuple[PropertySetting, ...] = Field(min_length=1)
+    """Settings that make the light dark, in this order; the shutter is closed besides."""
+    settle_ms: float = Field(default=0, ge=0, le=10_000)
+    """Time from a new power until the light is stable."""
+    dose_curve: tuple[DosePoint, ...] | None = None
+    """Measured response, if it was measured."""
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> Self:
+        if not self.min < self.max:
+            raise ValueError(f"min ({self.min:g}) must be below max ({self.max:g})")
+        if self.step > self.max - self.min:
+            raise ValueError(f"step ({self.step:g}) is larger than the range from min to max")
+        if self.dose_curve is not None:
+            percents = [p.led_percent for p in self.dose_curve]
+            if sorted(set(percents)) != percents or percents[-1:] != [100]:
+                raise ValueError("dose_curve must rise in led_percent and end at 100")
+        return self
+
+    def setting(self, led_percent: float) -> LedSetting:
+        """Return the property value nearest to a LED power that this source can give."""
+        wanted = led_percent / 100 * self.max
+        lowest = math.ceil(self.min / self.step - 1e-9) * self.step
+        value = float(np.clip(round(wanted / self.step) * self.step, lowest, self.max))
+        return LedSetting(
+            text=f"{value:.{_decimals(self.step)}f}",
+            led_percent=value / self.max * 100,
+            exact=math.isclose(value, wanted, rel_tol=1e-6),
+        )
+
+    def relative_power(self, led_percent: float) -> float:
+        """Return the light at a LED power relative to 100 %: measured where `dose_curve` is given, else nominal."""
+        if self.dose_curve is None:
+            return led_percent / 100
+        percents = [0.0, *(p.led_percent for p in self.dose_curve)]
+        powers = [0.0, *(p.relative_power for p in self.dose_curve)]
+        return float(np.interp(led_percent, percents, powers))
+
+
+def _decimals(step: float) -> int:
+    """Return the decimals needed to write any multiple of a step."""
+    return next((d for d in range(9) if math.isclose(round(step, d), step, rel_tol=1e-9)), 9)
+
+
+class LightGating(FrozenModel):
+    """What lets the light onto the sample, and for how long beyond the exposure."""
+
+    how: Literal["camera_ttl", "core_shutter", "software"]
+    """`camera_ttl`: a wire from the camera switches the light; `core_shutter`: MMCore opens and closes a shutter
+    around each exposure; `software`: scotopic sets a property before and after each exposure."""
+    shutter: str | None = None
+    """Label of the shutter device (core_shutter)."""
+    overhead_ms: float = Field(default=0, ge=0, le=10_000)
+    """Time the sample is lit beyond the exposure time, at each exposure: 15 to 55 ms behind many shutters."""
+
+    @model_validator(mode="after")
+    def _shutter_is_named(self) -> Self:
+        if self.how == "core_shutter" and self.shutter is None:
+            raise ValueError("core_shutter needs the label of the shutter device (shutter)")
+        return self
+
+
+class Camera(CameraNoise):
+    """The camera: its frame, its timing and its noise."""
+
+    device: str
+    """Label of the device in the `.cfg`."""
+    width_px: int = Field(gt=0, le=20_000)
+    """Width of the image as acquired (after binning and region of interest)."""
+    height_px: int = Field(gt=0, le=20_000)
+    """Height of the image as acquired."""
+    pixel_size_um: float = Field(gt=0, le=100)
+    """Size of a pixel of the image on the sample, in micrometres. There is no default: it decides where sites lie."""
+    min_exposure_ms: float = Field(default=0.01, gt=0)
+    """Shortest exposure."""
+    readout_ms: float = Field(default=10, ge=0)
+    """Time from the end of an exposure until the image can be had, for the estimate of duration."""
+
+    @property
+    def fov_um(self) -> tuple[float, float]:
+        """Width and height of the field of view in micrometres."""
+        return self.width_px * self.pixel_size_um, self.height_px * self.pixel_size_um
+
+
+Limits = tuple[float, float]
+
+
+class Stage(FrozenModel):
+    """Stages, their limits and how well they keep a position."""
+
+    xy_device: str
+    """Label of the XY stage."""
+    z_device: str
+    """Label of the Z drive."""
+    autofocus_device: str | None = None
+    """Label of the autofocus device, if there is one."""
+    x_um: Limits
+    """Smallest and largest X that is safe, in micrometres: nothing ever moves outside."""
+    y_um: Limits
+    """Smallest and largest Y that is safe."""
+    z_um: Limits
+    """Smallest and largest Z that is safe."""
+    xy_tolerance_um: float = Field(default=2, gt=0)
+    """Largest distance from the position asked for at which an image is taken."""
+    z_tolerance_um: float = Field(default=0.5, gt=0)
+    """Largest distance from the height asked for at which an image is taken."""
+    xy_um_per_s: float = Field(default=20_000, gt=0)
+    """Speed, for the estimate of duration."""
+    settle_ms: float = Field(default=50, ge=0)
+    """Time after a move, for the estimate of duration."""
+    autofocus_s: float = Field(default=1, ge=0)
+    """Time of one autofocus, for the estimate of duration."""
+
+    @model_validator(mode="after")
+    def _limits_are_ordered(self) -> Self:
+        for axis in ("x_um", "y_um", "z_um"):
+            low, high = getattr(self, axis)
+            if not low < high:
+                raise ValueError(f"{axis} must be [smallest, largest], not [{low:g}, {high:g}]")
+        return self
+
+
+class Verification(FrozenModel):
+    """What happens when a device does not do what it was asked."""
+
+    exposure_tolerance_percent: float = Field(default=1, ge=0, le=50)
+    """Largest difference between exposure asked for and read back."""
+    retries: int = Field(default=2, ge=0, le=20)
+    """How often it is asked again before the frame is skipped."""
+    retry_delay_ms: float = Field(default=200, ge=0, le=60_000)
+    """Time before it is asked again."""
+    stop_after_failures: int = Field(default=5, gt=0)
+    """Number of frames skipped in a row after which the run stops."""
+
+
+@dataclass(frozen=True)
+class PlatePlacement:
+    """The affine map from plate coordinates to stage coordinates, both in micrometres."""
+
+    matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
+
+    def to_stage(self, x_um: float, y_um: float) -> tuple[float, float]:
+        """Return the stage position of a point on the plate (x along columns, y down rows, from A1)."""
+        (a, b, c), (d, e, f) = self.matrix
+        return a * x_um + b * y_um + c, d * x_um + e * y_um + f
+
+    def to_plate(self, x_um: float, y_um: float) -> tuple[float, float]:
+        """Return the point on the plate under a stage position."""
+        matrix = np.array(self.matrix)
+        x, y = np.linalg.solve(matrix[:, :2], np.array([x_um, y_um]) - matrix[:, 2])
+        return float(x), float(y)
+
+
+class MicroscopeProfile(FrozenModel):
+    """What scotopic must know about one microscope, beside its Micro-Manager configuration.
+
+    Writes nothing to the hardware by itself.
+    """
+
+    name: str = Field(min_length=1)
+    """Name of the microscope."""
+    config: str
+    """Micro-Manager configuration file, relative to this file."""
+    objective: str = ""
+    """Objective in use, for the record."""
+    camera: Camera
+    """The camera."""
+    light_sources: dict[str, LightSource] = Field(min_length=1)
+    """Light of each channel, by the channel's name in protocols."""
+    gating: LightGating
+    """How light is let onto the sample."""
+    stage: Stage
+    """XY stage, Z drive and autofocus."""
+    plate_calibration: dict[str, tuple[float, float]] | None = None
+    """Measured centre of A1 and of two more wells: well -> stage X and Y in micrometres."""
+    focus_plane: dict[str, float] | None = None
+    """Measured focus of three wells or more: well -> Z in micrometres."""
+    verification: Verification = Verification()
+    """Retries and limits."""
+    simulator: SimulatorSettings | None = None
+    """Present when the microscope is made of software."""
+
+    def light_source(self, channel: str) -> LightSource:
+        """Return the light source of a channel.
+
+        Raises
+        ------
+        ValueError
+            If the profile names none.
+        """
+        if channel not in self.light_sources:
+            hint = did_you_mean(channel, self.light_sources) or f"known: {', '.join(self.light_sources)}"
+            raise ValueError(f"the profile has no light source for channel {channel!r}; {hint}")
+        return self.light_sources[channel]
+
+    def placement(self, plate: Plate) -> PlatePlacement:
+        """Return where a plate lies on the stage, by the calibration.
+
+        Raises
+        ------
+        ValueError
+            If there is no calibration, or it does not fit the plate.
+        """
+        if not self.plate_calibration:
+            raise ValueError(
+                "plate_calibration is missing: drive to the centres of A1 and two more wells and write down X and Y"
+            )
+        return fit_placement(self.plate_calibration, plate)
+
+    def focus_plane_on(self, plate: Plate, points: dict[str, float] | None = None) -> tuple[float, float, float]:
+        """Return (a, b, c) of the focus plane z = a x + b y + c over stage positions, in micrometres.
+
+        Parameters
+        ----------
+        plate : Plate
+            Plate on the stage.
+        points : dict of well to Z, optional
+            Measured wells; the profile's `focus_plane` if not given.
+
+        Raises
+        ------
+        ValueError
+            If there are no measured wells, or they do not span a plane.
+        """
+        wells = points or self.focus_plane
+        if not wells:
+            raise ValueError("no focus plane is measured: give focus.points in the protocol or focus_plane in the profile")
+        if missing := [well for well in wells if well not in plate.wells]:
+            raise ValueError(f"focus plane: {', '.join(missing)} not on a {plate.name} plate")
+        placement = self.placement(plate)
+        return fit_plane([(*placement.to_stage(*plate.centre_um(well)), z) for well, z in wells.items()])
+
+    def config_path(self, profile_path: Path) -> Path:
+        """Return the path of the Micro-Manager configuration, given that of this profile."""
+        return profile_path.parent / Path(self.config)
+
+
+_SCALE_TOLERANCE = 0.02
+"""A measured well distance this far from the plate's drawing means another plate or another well."""
+
+
+def fit_placement(wells_um: dict[str, tuple[float, float]], plate: Plate) -> PlatePlacement:
+    """Fit the affine map from plate to stage coordinates to measured well centres.
+
+    Rotation, mirrored axes and a slight shear are all found from three wells or more, by least squares.
+    A plate with a single row or column cannot show a mirrored axis: it is taken as not mirrored.
+
+    Raises
+    ------
+    ValueError
+        If wells are not on the plate, too few or on one line, or their distances do not fit the plate.
+    """
+    if missing := [well for well in wells_um if well not in plate.wells]:
+        raise ValueError(
+            f"plate_calibration: {', '.join(missing)} not on a {plate.name} plate (A1 to {plate.last_well})"
+        )
+    drawn = np.array([plate.centre_um(well) for well in wells_um]).reshape(-1, 2)
+    found = np.array(list(wells_um.values()), dtype=float).reshape(-1, 2)
+    if min(plate.rows, plate.columns) == 1:
+        drawn, found = _with_perpendicular(drawn, found, plate)
+    if len(drawn) < 3 or np.linalg.matrix_rank(drawn - drawn.mean(0), tol=1.0) < 2:
+        raise ValueError("plate_calibration needs A1 and two more wells that do not lie on one line with it")
+    solution = np.linalg.lstsq(np.column_stack([drawn, np.ones(len(drawn))]), found, rcond=None)[0]
+    scales = np.linalg.svd(solution[:2], compute_uv=False)
+    if np.abs(scales - 1).max() > _SCALE_TOLERANCE:
+        raise ValueError(
+            f"plate_calibration: the wells lie {scales[0]:.3f} and {scales[1]:.3f} times as far apart as on a "
+            f"{plate.name} plate (allowed: 0.98 to 1.02): another plate, or another well than named"
+        )
+    residual = float(np.abs(np.column_stack([drawn, np.ones(len(drawn))]) @ solution - found).max())
+    if residual > 500:
+        raise ValueError(f"plate_calibration: a well lies {residual:.0f} um from where the others put it (allowed: 500)")
+    a, b = solution.T.tolist()
+    return PlatePlacement((tuple(a), tuple(b)))
+
+
+def _with_perpendicular(
+    drawn: np.ndarray, found: np.ndarray, plate: Plate
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add a point across a line of wells (or two around a single well) so that an affine map is determined."""
+    if plate.rows == plate.columns == 1:
+        return np.vstack([drawn, [[1000, 0], [0, 1000]]]), np.vstack([found, found[:1] + [[1000, 0], [0, 1000]]])
+    along_drawn, along_found = drawn[-1] - drawn[0], found[-1] - found[0]
+    turn = np.array([[0, -1], [1, 0]])
+    return np.vstack([drawn, drawn[0] + turn @ along_drawn]), np.vstack([found, found[0] + turn @ along_found])
