@@ -52,27 +52,27 @@ class SyntheticSpecimenSettings(FrozenModel):
     kind: Literal["synthetic"] = "synthetic"
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed: another seed is another plate of the same kind."""
-    nuclei_per_mm2: float = Field(default=690, gt=0, le=4000)
+    nuclei_per_mm2: float = Field(default=660, gt=0, le=4000)
     """Density of nuclei in an average well."""
     well_density_spread: float = Field(default=0.3, ge=0, le=1)
     """Coefficient of variation of the density between wells."""
     empty_well_fraction: float = Field(default=0, ge=0, le=1)
     """Share of wells without cells."""
-    g1_diameter_um: float = Field(default=18.5, gt=2, le=60)
+    g1_diameter_um: float = Field(default=17.8, gt=2, le=60)
     """Mean diameter of a G1 nucleus."""
     s_fraction: float = Field(default=0.08, ge=0, le=1)
     """Share of cells in S phase."""
     g2_fraction: float = Field(default=0.30, ge=0, le=1)
     """Share of cells in G2 phase."""
-    mitotic_fraction: float = Field(default=0.03, ge=0, le=1)
+    mitotic_fraction: float = Field(default=0.05, ge=0, le=1)
     """Share of cells in mitosis: compact and bright."""
-    dim_fraction: float = Field(default=0.03, ge=0, le=1)
+    dim_fraction: float = Field(default=0.04, ge=0, le=1)
     """Share of very dim nuclei."""
     dna_cv: float = Field(default=0.05, ge=0, le=0.3)
     """Coefficient of variation of the stain that a given amount of DNA binds."""
-    debris_per_mm2: float = Field(default=110, ge=0)
+    debris_per_mm2: float = Field(default=150, ge=0)
     """Density of specks that are no nuclei."""
-    haze_fraction: float = Field(default=0.06, ge=0, le=1)
+    haze_fraction: float = Field(default=0.35, ge=0, le=1)
     """Out-of-focus light around cells, as a fraction of the local mean of the scene."""
     background_fraction: float = Field(default=0.04, ge=0, le=1)
     """Even background of medium and plastic, as a fraction of the peak."""
@@ -123,7 +123,8 @@ class SimulatorSettings(FrozenModel):
     camera: Literal["ccd", "scmos"] = "ccd"
     """Kind of camera: `ccd` has 6 e- of read noise, `scmos` 1.6 e- and maps of offset and gain."""
     peak_e: float = Field(default=8000, gt=0)
-    """Photo-electrons of bright nuclei (99.5th percentile of an average field) at `full_light_ms` and 100 % LED."""
+    """Photo-electrons of a bright interphase nucleus (replayed images: of their 99.5th percentile above background)
+    at `full_light_ms` and 100 % LED."""
     full_light_ms: float = Field(default=200, gt=0)
     """Exposure at which `peak_e` is reached."""
     illumination_falloff: float = Field(default=0.3, ge=0, lt=1)

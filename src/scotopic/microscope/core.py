@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+_root_level = logging.getLogger().level
+
+from pymmcore_plus import CMMCorePlus, Keyword  # noqa: E402
+from pymmcore_plus.experimental.unicore import Device, UniMMCore  # noqa: E402
+
+from scotopic.microscope.adapters import adapter_folder  # noqa: E402
+from scotopic.microscope.config_file import read_config  # noqa: E402
+from scotopic.protocol import LIGHT_LEVEL_GROUP, ImagingProtocol, MicroscopeProfile  # noqa: E402
+from scotopic.protocol.simulator_setup import SimulatorSetup  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Importing pymmcore-plus sets the root logger to DEBUG, for every library of the process.
+logging.getLogger().setLevel(_root_level)
+
+logger = logging.getLogger(__name__)
+
+
+class PythonDeviceCore(UniMMCore):
+    """MMCore with devices written in Python, and the two things that UniMMCore leaves to C++ devices only.
+
+    - Autoshutter: with a Python camera or shutter, UniMMCore never opens the light.
+    - Autofocus: a Python device of type AutoFocus with a method `full_focus()` serves `fullFocus`.
+    """
+
+    def _do_snap_image(self) -> None:
+        with self._shutter_open_if_automatic():
+            super()._do_snap_image()
+
+    @contextmanager
+    def _shutter_open_if_automatic(self) -> Iterator[None]:
+        shutter = self.getShutterDevice()
+        if not (self.getAutoShutter() and shutter and self.isPyDevice(shutter)) or self.getShutterOpen():
+            yield
+            return
+        self.setShutterOpen(True)
+        try:
+            self.waitForDevice(shutter)
+            yield
+        finally:
+            self.setShutterOpen(False)
+
+    def setAutoFocusDevice(self, autofocusLabel: str) -> None:  # noqa: N802, N803 - MMCore's names
+        """Choose the autofocus device."""
+        super().setAutoFocusDevice(self._set_current_if_pydevice(Keyword.CoreAutoFocus, autofocusLabel))
+
+    def getAutoFocusDevice(self) -> str:  # type: ignore[override]  # noqa: N802
+        """Return the label of the autofocus device, or an empty string."""
+        return self._pycore.current(Keyword.CoreAutoFocus) or super().getAutoFocusDevice()
+
+    def fullFocus(self) -> None:  # noqa: N802
+        """Focus once.
+
+        Raises
+        ------
+        RuntimeError
+            If no focus was found.
+        """
+        label = self.getAutoFocusDevice()
+        if not self.isPyDevice(label):
+            super().fullFocus()
+            return
+        device: Device = self._pydevices[label]
+        with device:
+            device.full_focus()  # type: ignore[attr-defined]
+
+
+def open_microscope(
+    profile: MicroscopeProfile, profile_path: Path, protocol: ImagingProtocol | None = None
+) -> CMMCorePlus:
+    """Load the hardware of a profile and return the core, with the light off.
+
+    Loading a `.cfg` homes stages and applies its Startup preset. With a protocol, the config group `LightLevel` is
+    defined on the core, one preset a light level: the channel's preset and the LED power. Any useq sequence on
+    this core can then use `(LightLevel, <name>)` as a channel.
+
+    Parameters
+    ----------
+    profile : MicroscopeProfile
+        The microscope.
+    profile_path : Path
+        File it was read from; its `config` is relative to that.
+    protocol : ImagingProtocol, optional
+        Light levels to define; on a simulated microscope also the plate that lies on the stage.
+
+    Raises
+    ------
+    Problems, RuntimeError
+        If the configuration cannot be loaded.
+    """
+    path = profile.config_path(profile_path)
+    config = read_config(path)
+    folder = adapter_folder(config.libraries)
+    core = PythonDeviceCore() if config.has_python_devices else CMMCorePlus()
+    if folder is not None:
+        core.setDeviceAdapterSearchPaths([str(folder)])
+    try:
+        core.loadSystemConfiguration(path)
+        if profile.simulator is not None:
+            setup = SimulatorSetup.of(profile, protocol)
+            core.setProperty(profile.simulator.hub, "Setup", setup.model_dump_json())
+        switch_light_off(core, profile)
+        if profile.stage.autofocus_device is not None:
+            core.setAutoFocusDevice(profile.stage.autofocus_device)
+        if protocol is not None:
+            define_light_levels(core, profile, protocol)
+        core.updateSystemStateCache()
+    except BaseException:
+        core.unloadAllDevices()
+        raise
+    return core
+
+
+def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
+    """Make every light source of the profile dark, and close the shutter. Tries all before it complains.
+
+    Raises
+    ------
+    RuntimeError
+        If any of them could not be set; the others are set nevertheless.
+    """
+    failures = []
+    for channel, source in profile.light_sources.items():
+        for setting in source.off:
+            try:
+                core.setProperty(setting.device, setting.property, setting.value)
+            except Exception as error:  # noqa: BLE001, PERF203 - each of the others must still be tried
+                failures.append(f"{channel}: {setting.device}.{setting.property} = {setting.value}: {error}")
+    if profile.gating.shutter is not None:
+        try:
+            core.setShutterOpen(profile.gating.shutter, False)
+        except Exception as error:  # noqa: BLE001
+            failures.append(f"shutter {profile.gating.shutter}: {error}")
+    if failures:
+        raise RuntimeError("the light could not be switched off: " + "; ".join(failures))
+
+
+def define_light_levels(core: CMMCorePlus, profile: MicroscopeProfile, protocol: ImagingProtocol) -> None:
+    """Define the config group `LightLevel`: one preset a level, of the channel's preset and the LED power."""
+    source = profile.light_source(protocol.channel)
+    if core.isGroupDefined(LIGHT_LEVEL_GROUP):
+        core.deleteConfigGroup(LIGHT_LEVEL_GROUP)
+    core.defineConfigGroup(LIGHT_LEVEL_GROUP)
+    channel = core.getConfigData(source.preset_group, source.preset or protocol.channel)
+    for level in protocol.light_levels:
+        for device, name, value in channel:
+            core.defineConfig(LIGHT_LEVEL_GROUP, level.name, device, name, value)
+        power = source.setting(level.led_percent).text
+        core.defineConfig(LIGHT_LEVEL_GROUP, level.name, source.device, source.property, power)

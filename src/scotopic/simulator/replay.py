@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import imageio.v3 as iio
+import numpy as np
+import tifffile
+from scipy import ndimage
+from skimage.segmentation import relabel_sequential
+
+from scotopic.protocol import Problem, Problems
+from scotopic.simulator.specimen import Field, Truth, nuclei_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from scotopic.protocol import ImageSpecimenSettings, Site
+
+_SUFFIXES = {".png", ".tif", ".tiff"}
+_CACHED_IMAGES = 8
+
+
+class ImageSpecimen:
+    """Real bright images, one piece a site, re-imaged at any light.
+
+    Each source image belongs to one well alone, so that no image is on two of training, validation and held-out
+    wells. A larger image gives several sites of its well. Where the images run out there is nothing but
+    background: none is shown twice.
+    """
+
+    def __init__(
+        self, settings: ImageSpecimenSettings, sites: Sequence[Site], shape: tuple[int, int], pixel_size_um: float
+    ) -> None:
+        """Share the images out over the sites.
+
+        Parameters
+        ----------
+        settings : ImageSpecimenSettings
+            Folder and conversion.
+        sites : sequence of Site
+            All sites of the protocol. Wells are served in the order in which they first occur.
+        shape : (int, int)
+            Rows and columns of the camera.
+        pixel_size_um : float
+            Size of a pixel on the plate; one pixel of a source image becomes one pixel of the camera.
+
+        Raises
+        ------
+        Problems
+            If the folder holds no images, or one that cannot be read or is smaller than the camera.
+        """
+        self._settings = settings
+        self._shape = shape
+        self._pixel_size_um = pixel_size_um
+        self._paths = image_paths(settings)
+        self._read = lru_cache(maxsize=_CACHED_IMAGES)(self._prepare)
+        self._pieces = self._share_out(sites)
+
+    def _share_out(self, sites: Sequence[Site]) -> list[tuple[Site, Path, int, int]]:
+        """Return (site, image, first row, first column) of each site that has an image."""
+        by_well: dict[str, list[Site]] = {}
+        for site in sites:
+            by_well.setdefault(site.well, []).append(site)
+        left = [(path, places) for path in self._paths if (places := self._places(path))]
+        shared: list[tuple[Site, Path, int, int]] = []
+        for members in by_well.values():
+            free: list[tuple[Path, int, int]] = []
+            while left and len(free) < len(members):
+                path, places = left.pop(0)
+                free += [(path, row, column) for row, column in places]
+            if len(free) < len(members):
+                break  # a well is filled whole or not at all
+            ordered = sorted(members, key=lambda s: s.index)
+            shared += [(site, *place) for site, place in zip(ordered, free, strict=False)]
+        return shared
+
+    def _places(self, path: Path) -> list[tuple[int, int]]:
+        """Return the first row and column of each piece of an image: pieces do not overlap."""
+        height, width = _image_shape(path)
+        rows, columns = height // self._shape[0], width // self._shape[1]
+        if not rows or not columns:
+            raise Problems(
+                [Problem(f"is {width} x {height} pixels, smaller than the camera ({self._shape[1]} x {self._shape[0]})",
+                         str(path))]
+            )
+        top, left = (height - rows * self._shape[0]) // 2, (width - columns * self._shape[1]) // 2
+        return [(top + r * self._shape[0], left + c * self._shape[1]) for r in range(rows) for c in range(columns)]
+
+    @property
+    def wells(self) -> tuple[str, ...]:
+        """Wells that have images on them, in the order given."""
+        return tuple(dict.fromkeys(site.well for site, *_ in self._pieces))
+
+    @property
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """Names of the source images of each well."""
+        return {
+            well: tuple(dict.fromkeys(path.name for site, path, *_ in self._pieces if site.well == well))
+            for well in self.wells
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Number of images and hash over the settings and every image's bytes."""
+        digest = hashlib.sha256(self._settings.model_dump_json(exclude={"folder"}).encode())
+        for path in self._paths:
+            digest.update(path.read_bytes())
+        return f"images-{len(self._paths)}-{digest.hexdigest()[:12]}"
+
+    def scene(self, origin_px: tuple[int, int], shape: tuple[int, int], pixel_size_um: float) -> NDArray[np.float32]:
+        """Return the fluorescence of a piece of the plate (see `Specimen.scene`)."""
+        result = np.full(shape, self._settings.background_fraction, np.float32)
+        centre = origin_px[0] + (shape[1] - 1) / 2, origin_px[1] + (shape[0] - 1) / 2
+        found = self._piece_at(centre, pixel_size_um)
+        if found is None:
+            return result
+        image, row, column = self._read(found[1])[0], *self._start_of(found, origin_px)
+        rows, columns = (
+            np.clip(np.arange(start, start + n), 0, size - 1)
+            for start, n, size in zip((row, column), shape, image.shape, strict=True)
+        )
+        # Beyond the source image its edge goes on: that is margin for drift and blur, hardly ever in view.
+        result += image[np.ix_(rows, columns)]
+        return result
+
+    def truth(self, field: Field) -> Truth | None:
+        """Return the hand masks of a field of view, at the nearest whole pixel, or None without masks."""
+        x, y = field.origin_px
+        centre = x + (field.width_px - 1) / 2, y + (field.height_px - 1) / 2
+        found = self._piece_at(centre, field.pixel_size_um)
+        if found is None or (masks := self._read(found[1])[1]) is None:
+            return None
+        row, column = self._start_of(found, (round(x), round(y)))
+        row, column = (
+            int(np.clip(start, 0, size - n))
+            for start, size, n in zip((row, column), masks.shape, (field.height_px, field.width_px), strict=True)
+        )
+        labels, *_ = relabel_sequential(masks[row : row + field.height_px, column : column + field.width_px])
+        return Truth(labels.astype(np.int32), nuclei_table(labels, field.pixel_size_um))
+
+    def _piece_at(self, centre_px: tuple[float, float], px: float) -> tuple[Site, Path, int, int] | None:
+        """Return the piece whose site is nearest, if it is less than half a field away."""
+        if not self._pieces:
+            return None
+        x, y = self._centres_um.T
+        nearest = int(np.argmin(np.hypot(x - centre_px[0] * px, y - centre_px[1] * px)))
+        far_x, far_y = (
+            abs(c * px - v[nearest]) / px for c, v in zip(centre_px, (x, y), strict=True)
+        )
+        return self._pieces[nearest] if far_x < self._shape[1] / 2 and far_y < self._shape[0] / 2 else None
+
+    @cached_property
+    def _centres_um(self) -> NDArray[np.float64]:
+        return np.array([(site.plate_x_um, site.plate_y_um) for site, *_ in self._pieces])
+
+    def _start_of(self, piece: tuple[Site, Path, int, int], origin_px: tuple[int, int]) -> tuple[int, int]:
+        """Return row and column in the source image of the pixel at `origin_px` of the plate."""
+        site, _, row, column = piece
+        field = Field(site.plate_x_um, site.plate_y_um, self._shape[1], self._shape[0], self._pixel_size_um)
+        return row + origin_px[1] - round(field.origin_px[1]), column + origin_px[0] - round(field.origin_px[0])
+
+    def _prepare(self, path: Path) -> tuple[NDArray[np.float32], NDArray | None]:
+        """Return the fluorescence of a source image (peak near 1) and its masks."""
+        offset, scale = self._conversion
+        image = _smoothed(_read_image(path), self._settings.smooth_px)
+        mask = mask_path(path)
+        return np.maximum(image - offset, 0) * scale, None if mask is None else _read_image(mask)
+
+    @cached_property
+    def _conversion(self) -> tuple[np.float32, np.float32]:
+        """Offset in counts, and 1 / (99.5th percentile above it), of all images together.
+
+        One conversion for all: a dim or empty image stays dim or empty beside the others.
+        """
+        samples = np.concatenate([_read_image(path)[::5, ::5].ravel() for path in self._paths])
+        offset = self._settings.offset_counts
+        offset = float(np.percentile(samples, 1)) if offset is None else offset
+        peak = float(np.percentile(samples, 99.5)) - offset
+        if peak <= 0:
+            raise Problems([Problem("holds images that are all black above the offset", self._settings.folder)])
+        return np.float32(offset), np.float32(1 / peak)
+
+
+def image_paths(settings: ImageSpecimenSettings) -> tuple[Path, ...]:
+    """Return the images of a specimen folder in the order of their names.
+
+    Raises
+    ------
+    Problems
+        If there is no such folder, or no image in it.
+    """
+    folder = Path(settings.folder)
+    inner = folder / "images"
+    paths = sorted(p for p in (inner if inner.is_dir() else folder).glob("*") if p.suffix.lower() in _SUFFIXES)
+    if not paths:
+        what = "holds no TIFF or PNG images" if folder.is_dir() else "is no folder"
+        raise Problems([Problem(what, str(folder))])
+    return tuple(paths[: settings.limit])
+
+
+def mask_path(image: Path) -> Path | None:
+    """Return the label image that belongs to an image of `images/`, if there is one in `masks/`."""
+    folder = image.parent.parent / "masks"
+    return next((p for p in sorted(folder.glob(f"{image.stem}.*")) if p.suffix.lower() in _SUFFIXES), None)
+
+
+def _image_shape(path: Path) -> tuple[int, int]:
+    if path.suffix.lower() == ".png":
+        height, width, *_ = iio.improps(path).shape
+    else:
+        with tifffile.TiffFile(path) as tiff:
+            height, width = _plane(tiff.series[0].asarray(), path).shape
+    return height, width
+
+
+def _read_image(path: Path) -> NDArray:
+    try:
+        return _plane(iio.imread(path) if path.suffix.lower() == ".png" else tifffile.imread(path), path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, Problems):
+            raise
+        raise Problems([Problem(f"cannot be read as an image: {error}", str(path))]) from error
+
+
+def _plane(image: NDArray, path: Path) -> NDArray:
+    image = np.squeeze(image)
+    if image.ndim != 2:
+        raise Problems([Problem(f"has shape {image.shape}: one grey plane (Y, X) is needed", str(path))])
+    return image
+
+
+def _smoothed(image: NDArray, sigma_px: float | None) -> NDArray[np.float32]:
+    sigma = sigma_px if sigma_px is not None else 1.0 if image.dtype == np.uint8 else 0.6
+    smooth: NDArray[np.float32] = ndimage.gaussian_filter(image.astype(np.float32), sigma, mode="nearest")
+    return smooth
