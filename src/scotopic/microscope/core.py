@@ -129,7 +129,7 @@ def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
     """
     failures = []
     for channel, source in profile.light_sources.items():
-        for setting in source.off:
+        for setting in source.switch_off:
             try:
                 core.setProperty(setting.device, setting.property, setting.value)
             except Exception as error:  # noqa: BLE001, PERF203 - each of the others must still be tried

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,26 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the booleans and floats of YAML 1.2.
+
+    By YAML 1.1, `off`, `no` and `yes` are booleans and `1e3` is text: each a trap in a file about light.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^([-+]?(\.\d+|\d+\.\d*|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
+    list("-+.0123456789"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +80,7 @@ def read_model(path: Path, model: type[M]) -> M:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors like to put a byte order mark in front
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except OSError as error:
         raise Problems([Problem(f"cannot be read: {error.strerror}", str(path))]) from error
     except UnicodeDecodeError as error:
@@ -78,7 +99,7 @@ def read_model(path: Path, model: type[M]) -> M:
     ]
     try:
         # Strict, so that `yes` is no number; through JSON, so that a YAML list is good for a tuple.
-        data = json.dumps(yaml.safe_load(text), default=str, allow_nan=True)
+        data = json.dumps(yaml.load(text, Loader=_Loader), default=str)  # noqa: S506 - a safe loader
         result = model.model_validate_json(data, strict=True, context={"folder": str(path.parent)})
     except ValidationError as error:
         found = json.loads(data)

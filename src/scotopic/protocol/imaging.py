@@ -194,6 +194,15 @@ class ImagingProtocol(FrozenModel):
         """Wells that the network may learn from, in plate order."""
         return tuple(well for well in self.well_names if well not in self.held_out_wells)
 
+    def with_fewer_wells(self, count: int) -> ImagingProtocol:
+        """Return this protocol for `count` of its wells, held-out wells keeping their share (one at least)."""
+        share = len(self.held_out_wells) / len(self.well_names)
+        n_held_out = min(max(round(count * share), 1), count - 1) if share else 0
+        held_out = self.held_out_wells[:n_held_out]
+        wells = self.training_wells[: count - n_held_out] + held_out
+        changes = {"wells": ", ".join(wells), "exclude": "", "held_out": ", ".join(held_out) or 0}
+        return ImagingProtocol.model_validate(self.model_dump() | changes)
+
     def well_labels(self, well: str) -> dict[str, Label]:
         """Return the labels of a well."""
         return _labels_by_well(self.labels, self.plate).get(well, {})

@@ -69,7 +69,7 @@ class LightSource(FrozenModel):
     """Value at 100 % LED power, in the property's own unit. Power is proportional to the value."""
     step: float = Field(gt=0)
     """Smallest change of the value that the device makes, in the property's own unit."""
-    off: tuple[PropertySetting, ...] = Field(min_length=1)
+    switch_off: tuple[PropertySetting, ...] = Field(min_length=1)
     """Settings that make the light dark, in this order; the shutter is closed besides."""
     settle_ms: float = Field(default=0, ge=0, le=10_000)
     """Time from a new power until the light is stable."""

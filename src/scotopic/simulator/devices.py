@@ -121,12 +121,11 @@ class LED(_Member, GenericDevice):
 
 
 class FilterCube(_Member, GenericDevice):
-    """Filter cube and objective turret, which a channel preset and a pixel size need."""
+    """Filter turret, which a channel preset needs; it changes nothing in the image."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_property("Cube", default_value="DAPI", allowed_values=["DAPI", "Empty"])
-        self.register_property("Objective", default_value="20x", allowed_values=["20x"])
+        self.register_property("Cube", default_value="Empty", allowed_values=["DAPI", "Empty"])
 
 
 class Shutter(_Member, ShutterDevice):

@@ -97,6 +97,11 @@ class ImageSpecimen:
         return tuple(dict.fromkeys(site.well for site, *_ in self._pieces))
 
     @property
+    def n_images(self) -> int:
+        """Number of source images."""
+        return len(self._paths)
+
+    @property
     def sources(self) -> dict[str, tuple[str, ...]]:
         """Names of the source images of each well."""
         return {

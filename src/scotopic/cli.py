@@ -1,0 +1,128 @@
+"""Commands: parse, call one function, print; nothing else. Heavy imports stay inside the functions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scotopic import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scotopic.microscope import CheckReport
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A microscope controller that teaches itself to find nuclei in the dark.",
+)
+_protocol_app = typer.Typer(no_args_is_help=True, help="What to image: help with protocol files.")
+_profile_app = typer.Typer(no_args_is_help=True, help="With what: help with microscope profiles.")
+app.add_typer(_protocol_app, name="protocol")
+app.add_typer(_profile_app, name="profile")
+
+ProtocolFile = Annotated[Path, typer.Argument(metavar="PROTOCOL", help="Protocol file (YAML).")]
+ProfileFile = Annotated[Path, typer.Option("--microscope", "-m", help="Microscope profile (YAML).")]
+Specimen = Annotated[
+    Path | None, typer.Option(help="Folder of bright images to put under a simulated microscope.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"scotopic {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    del version
+
+
+@_protocol_app.command("schema")
+def protocol_schema() -> None:
+    """Print the JSON schema of protocol files, for editors."""
+    from scotopic.protocol import ImagingProtocol
+
+    typer.echo(json.dumps(ImagingProtocol.model_json_schema(), indent=2))
+
+
+@_profile_app.command("schema")
+def profile_schema() -> None:
+    """Print the JSON schema of microscope profiles, for editors."""
+    from scotopic.protocol import MicroscopeProfile
+
+    typer.echo(json.dumps(MicroscopeProfile.model_json_schema(), indent=2))
+
+
+@app.command()
+def check(
+    protocol: ProtocolFile,
+    microscope: ProfileFile,
+    out: Annotated[Path, typer.Option(help="Where the run would be written, for the free disk space.")] = Path(),
+    connect: Annotated[bool, typer.Option(help="Also load the hardware and compare (no light, no move).")] = False,
+    specimen: Specimen = None,
+) -> None:
+    """Check a protocol against a microscope before anything moves. Exit code 0 or 2."""
+    from scotopic import workflow
+    from scotopic.protocol import Problems
+
+    try:
+        report = workflow.check(protocol, microscope, connect=connect, specimen=specimen, out=out)
+    except Problems as error:
+        _fail(error.problems)
+    _print_report(report)
+    if report.problems:
+        _fail(report.problems)
+    typer.echo("Check passed." + (" Hardware compared." if connect else " From the files alone; --connect asks the hardware."))
+
+
+@app.command()
+def run(
+    protocol: ProtocolFile,
+    microscope: ProfileFile,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    specimen: Specimen = None,
+) -> None:
+    """Do the whole job; this version goes as far as the images of the first site, and says what is missing."""
+    from scotopic import workflow
+    from scotopic.protocol import Problems
+
+    try:
+        workflow.run(protocol, microscope, out, typer.echo, specimen)
+    except Problems as error:
+        _fail(error.problems)
+
+
+def _fail(problems: Sequence[object]) -> None:
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    typer.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}: nothing was moved or lit.", err=True)
+    raise typer.Exit(2)
+
+
+def _print_report(report: CheckReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    tables: list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]] = [
+        ("Devices", ("used for", "device or preset", "from"), report.devices),
+        ("Light levels, in order of exposure", ("level", "exposure", "LED", "signal dose", "sample dose"), report.levels),
+        ("Run", ("", ""), report.facts),
+    ]
+    for title, columns, rows in tables:
+        table = Table(*columns, title=title, title_justify="left", show_header=any(columns), box=None, padding=(0, 2, 0, 0))
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        console.print()
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True, markup=False)

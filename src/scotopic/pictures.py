@@ -1,0 +1,39 @@
+"""Pictures for people: images side by side, each with its own contrast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import imageio.v3 as iio
+import numpy as np
+import tifffile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+def stretched(image: NDArray, low: float = 1, high: float = 99.8) -> NDArray[np.uint8]:
+    """Return an image, shape (Y, X), with the contrast stretched between two percentiles, as 8 bit."""
+    black, white = np.percentile(image, [low, high])
+    return (np.clip((image - black) / max(white - black, 1e-9), 0, 1) * 255).astype(np.uint8)
+
+
+def write_site(folder: Path, name: str, images: dict[str, NDArray], pixel_size_um: float) -> tuple[Path, Path]:
+    """Write the images of a site as an OME-TIFF in counts (light levels as channels) and as a PNG to look at."""
+    tiff, png = folder / f"{name}.ome.tif", folder / f"{name}.png"
+    tifffile.imwrite(
+        tiff,
+        np.stack(list(images.values())),
+        metadata={
+            "axes": "CYX",
+            "PhysicalSizeX": pixel_size_um,
+            "PhysicalSizeXUnit": "µm",
+            "PhysicalSizeY": pixel_size_um,
+            "PhysicalSizeYUnit": "µm",
+            "Channel": {"Name": list(images)},
+        },
+    )
+    iio.imwrite(png, np.hstack([stretched(image) for image in images.values()]))
+    return tiff, png
