@@ -28,9 +28,7 @@ app.add_typer(_profile_app, name="profile")
 
 ProtocolFile = Annotated[Path, typer.Argument(metavar="PROTOCOL", help="Protocol file (YAML).")]
 ProfileFile = Annotated[Path, typer.Option("--microscope", "-m", help="Microscope profile (YAML).")]
-Specimen = Annotated[
-    Path | None, typer.Option(help="Folder of bright images to put under a simulated microscope.")
-]
+Specimen = Annotated[Path | None, typer.Option(help="Folder of bright images to put under a simulated microscope.")]
 
 
 def _version(wanted: bool) -> None:
@@ -41,7 +39,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     del version
 
@@ -72,16 +72,18 @@ def check(
 ) -> None:
     """Check a protocol against a microscope before anything moves. Exit code 0 or 2."""
     from scotopic import workflow
-    from scotopic.protocol import Problems
+    from scotopic.protocol import ProblemsError
 
     try:
         report = workflow.check(protocol, microscope, connect=connect, specimen=specimen, out=out)
-    except Problems as error:
+    except ProblemsError as error:
         _fail(error.problems)
     _print_report(report)
     if report.problems:
         _fail(report.problems)
-    typer.echo("Check passed." + (" Hardware compared." if connect else " From the files alone; --connect asks the hardware."))
+    typer.echo(
+        "Check passed." + (" Hardware compared." if connect else " From the files alone; --connect asks the hardware.")
+    )
 
 
 @app.command()
@@ -93,11 +95,11 @@ def run(
 ) -> None:
     """Do the whole job; this version goes as far as the images of the first site, and says what is missing."""
     from scotopic import workflow
-    from scotopic.protocol import Problems
+    from scotopic.protocol import ProblemsError
 
     try:
         workflow.run(protocol, microscope, out, typer.echo, specimen)
-    except Problems as error:
+    except ProblemsError as error:
         _fail(error.problems)
 
 
@@ -115,11 +117,17 @@ def _print_report(report: CheckReport) -> None:
     console = Console(highlight=False)
     tables: list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]] = [
         ("Devices", ("used for", "device or preset", "from"), report.devices),
-        ("Light levels, in order of exposure", ("level", "exposure", "LED", "signal dose", "sample dose"), report.levels),
+        (
+            "Light levels, in order of exposure",
+            ("level", "exposure", "LED", "signal dose", "sample dose"),
+            report.levels,
+        ),
         ("Run", ("", ""), report.facts),
     ]
     for title, columns, rows in tables:
-        table = Table(*columns, title=title, title_justify="left", show_header=any(columns), box=None, padding=(0, 2, 0, 0))
+        table = Table(
+            *columns, title=title, title_justify="left", show_header=any(columns), box=None, padding=(0, 2, 0, 0)
+        )
         for row in rows:
             table.add_row(*row)
         console.print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def stretched(image: NDArray, low: float = 1, high: float = 99.8) -> NDArray[np.uint8]:
+def stretched(image: NDArray[Any], low: float = 1, high: float = 99.8) -> NDArray[np.uint8]:
     """Return an image, shape (Y, X), with the contrast stretched between two percentiles, as 8 bit."""
     black, white = np.percentile(image, [low, high])
-    return (np.clip((image - black) / max(white - black, 1e-9), 0, 1) * 255).astype(np.uint8)
+    scaled: NDArray[np.uint8] = (np.clip((image - black) / max(white - black, 1e-9), 0, 1) * 255).astype(np.uint8)
+    return scaled
 
 
-def write_site(folder: Path, name: str, images: dict[str, NDArray], pixel_size_um: float) -> tuple[Path, Path]:
+def write_site(folder: Path, name: str, images: dict[str, NDArray[Any]], pixel_size_um: float) -> tuple[Path, Path]:
     """Write the images of a site as an OME-TIFF in counts (light levels as channels) and as a PNG to look at."""
     tiff, png = folder / f"{name}.ome.tif", folder / f"{name}.png"
     tifffile.imwrite(

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from scotopic.protocol import ImageSpecimenSettings, ImagingProtocol, MicroscopeProfile, Problem, Problems, read_model
+from scotopic.protocol import (
+    ImageSpecimenSettings,
+    ImagingProtocol,
+    MicroscopeProfile,
+    Problem,
+    ProblemsError,
+    read_model,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scotopic.microscope import CheckReport
+
+M = TypeVar("M", ImagingProtocol, MicroscopeProfile)
 
 STILL_MISSING = (
     "acquisition of the whole plate into OME-Zarr",
@@ -34,26 +43,31 @@ def read_job(
 
     Raises
     ------
-    Problems
+    ProblemsError
         All mistakes of both files together.
     """
     problems: list[Problem] = []
-    models = []
-    for path, model in ((protocol_path, ImagingProtocol), (profile_path, MicroscopeProfile)):
-        try:
-            models.append(read_model(path, model))
-        except Problems as error:
-            problems += error.problems
-    if problems:
-        raise Problems(problems)
-    protocol, profile = models
+    protocol, profile = (
+        _read_or_note(protocol_path, ImagingProtocol, problems),
+        _read_or_note(profile_path, MicroscopeProfile, problems),
+    )
+    if protocol is None or profile is None:
+        raise ProblemsError(problems)
     if specimen is not None:
         if profile.simulator is None:
-            raise Problems([Problem("is given, but this microscope is not simulated", key="--specimen")])
+            raise ProblemsError([Problem("is given, but this microscope is not simulated", key="--specimen")])
         settings = ImageSpecimenSettings(kind="images", folder=str(specimen))
         simulator = profile.simulator.model_copy(update={"specimen": settings})
         profile = profile.model_copy(update={"simulator": simulator})
     return protocol, profile
+
+
+def _read_or_note(path: Path, model: type[M], problems: list[Problem]) -> M | None:
+    try:
+        return read_model(path, model)
+    except ProblemsError as error:
+        problems += error.problems
+        return None
 
 
 def fit_to_specimen(protocol: ImagingProtocol, profile: MicroscopeProfile) -> tuple[ImagingProtocol, str]:
@@ -66,7 +80,7 @@ def fit_to_specimen(protocol: ImagingProtocol, profile: MicroscopeProfile) -> tu
 
     Raises
     ------
-    Problems
+    ProblemsError
         If the images do not even fill one well.
     """
     settings = profile.simulator.specimen if profile.simulator else None
@@ -82,7 +96,7 @@ def fit_to_specimen(protocol: ImagingProtocol, profile: MicroscopeProfile) -> tu
         return protocol, ""
     told = f"{settings.folder}: {filled.n_images} images fill {n_wells} wells of {protocol.sites.count} sites"
     if n_wells == 0:
-        raise Problems([Problem(f"{told}: give more images, or fewer sites")])
+        raise ProblemsError([Problem(f"{told}: give more images, or fewer sites")])
     fewer = protocol.with_fewer_wells(n_wells)
     return fewer, f"{told}; {asked - n_wells} of {asked} wells are left out, imaged are {', '.join(fewer.well_names)}"
 
@@ -94,7 +108,7 @@ def check(
 
     Raises
     ------
-    Problems
+    ProblemsError
         If a file has mistakes of its own; what one file has against the other is in the report.
     """
     from scotopic.microscope import check_files, check_hardware, open_microscope
@@ -127,12 +141,12 @@ def run(
 
     Raises
     ------
-    Problems
+    ProblemsError
         If the check fails; nothing was moved or lit then.
     """
     report = check(protocol_path, profile_path, specimen=specimen, out=out)
     if report.problems:
-        raise Problems(report.problems)
+        raise ProblemsError(report.problems)
     for warning in report.warnings:
         say(f"warning: {warning}")
     protocol, profile = read_job(protocol_path, profile_path, specimen)
@@ -145,12 +159,12 @@ def run(
     try:
         core = open_microscope(profile, profile_path, protocol)
     except (RuntimeError, OSError) as error:
-        raise Problems([Problem(str(error), str(profile.config_path(profile_path)))]) from error
+        raise ProblemsError([Problem(str(error), str(profile.config_path(profile_path)))]) from error
     try:
         position = protocol.to_sequence(profile).stage_positions[0]
-        images = image_site(core, profile, protocol, position)
+        images = image_site(core, profile, protocol, position.x or 0.0, position.y or 0.0, position.z)
     except RuntimeError as error:
-        raise Problems([Problem(str(error), profile.name)]) from error
+        raise ProblemsError([Problem(str(error), profile.name)]) from error
     finally:
         core.unloadAllDevices()
     for level in protocol.light_levels:
@@ -172,4 +186,4 @@ def _keep_copies(out: Path, protocol_path: Path, profile_path: Path, profile: Mi
         ):
             shutil.copyfile(source, out / name)
     except OSError as error:
-        raise Problems([Problem(f"cannot be written: {error.strerror}", str(out))]) from error
+        raise ProblemsError([Problem(f"cannot be written: {error.strerror}", str(out))]) from error

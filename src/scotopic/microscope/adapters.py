@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pymmcore_plus._discovery import PYMMCORE_DIV, DiscoveredMM, discover_mm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 _TEST_ADAPTERS = "mm_test_adapters"
 

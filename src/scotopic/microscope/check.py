@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from scotopic.microscope.config_file import read_config
@@ -14,12 +14,13 @@ from scotopic.protocol import (
     MicroscopeProfile,
     PlaneFocus,
     Problem,
-    Problems,
+    ProblemsError,
     did_you_mean,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     import useq
     from pymmcore_plus import CMMCorePlus
@@ -91,7 +92,7 @@ def check_files(
     subject = _Subject(protocol, protocol_path, profile, profile_path, CheckReport())
     try:
         config = read_config(profile.config_path(profile_path))
-    except Problems as error:
+    except ProblemsError as error:
         subject.report.problems += error.problems
     else:
         _check_devices(subject, config)
@@ -135,7 +136,9 @@ def _check_devices(subject: _Subject, config: ConfigFile) -> None:
         origin = config.devices.get(label)
         report.devices.append((use, label, origin or "not in the .cfg"))
         if origin is None:
-            subject.blame_profile(key, f"= {label!r}: no device of this label in {config.path.name}{_hint(label, config.devices)}")
+            subject.blame_profile(
+                key, f"= {label!r}: no device of this label in {config.path.name}{_hint(label, config.devices)}"
+            )
     _check_preset(subject, config, protocol.channel)
     if profile.gating.how == "camera_ttl" and protocol.exposure_order != "as_listed":
         report.facts.append(("light gating", "by the camera, light on only while it exposes"))
@@ -149,7 +152,9 @@ def _check_preset(subject: _Subject, config: ConfigFile, channel: str) -> None:
         return
     group, name = source.preset_group, source.preset or channel
     settings = config.preset(group, name)
-    subject.report.devices.append((f"channel {channel}", f"{group}: {name}", "preset" if settings else "not in the .cfg"))
+    subject.report.devices.append(
+        (f"channel {channel}", f"{group}: {name}", "preset" if settings else "not in the .cfg")
+    )
     if settings is None:
         groups = config.model.config_groups
         known = groups[group].presets if group in groups else groups
@@ -175,7 +180,9 @@ def _check_pixel_size(subject: _Subject, config: ConfigFile) -> None:
         subject.warn(config.path, "", f"no pixel size is defined; the profile's {pixel:g} um is used")
     elif not any(_is_binned(pixel, size) for size in sizes.values()):
         given = ", ".join(f"{name} {size:g} um" for name, size in sizes.items())
-        subject.blame_profile("camera.pixel_size_um", f"= {pixel:g}: {config.path.name} knows {given}, with no binning equal")
+        subject.blame_profile(
+            "camera.pixel_size_um", f"= {pixel:g}: {config.path.name} knows {given}, with no binning equal"
+        )
 
 
 def _is_binned(pixel: float, size: float) -> bool:
@@ -225,8 +232,14 @@ def _check_light(subject: _Subject) -> None:
     planes = protocol.z_stack.planes if protocol.z_stack else 1
     visits = planes * (protocol.time_lapse.count if protocol.time_lapse else 1)
     report.facts += [
-        ("light per site", f"{site_signal * planes:g} ms at full power seen by the camera, {site_sample * planes:g} ms on the sample"),
-        ("light in total", f"{site_sample * visits * protocol.n_sites / 1000:,.0f} s at full power on the plate, each place {visits} x"),
+        (
+            "light per site",
+            f"{site_signal * planes:g} ms at full power seen by the camera, {site_sample * planes:g} ms on the sample",
+        ),
+        (
+            "light in total",
+            f"{site_sample * visits * protocol.n_sites / 1000:,.0f} s at full power on the plate, each place {visits} x",
+        ),
     ]
 
 
@@ -242,7 +255,10 @@ def _instead(level: LightLevel, source: LightSource, min_exposure_ms: float) -> 
     usable = {led: ms for led, ms in candidates.items() if ms >= min_exposure_ms}
     if not usable:
         return f"led_percent = {level.led_percent:g}: {unit}; nearest: {nearest.led_percent:g}"
-    led, ms = min(usable.items(), key=lambda pair: (round(abs(pair[1] * 10 - round(pair[1] * 10)), 6), abs(pair[0] - level.led_percent)))
+    led, ms = min(
+        usable.items(),
+        key=lambda pair: (round(abs(pair[1] * 10 - round(pair[1] * 10)), 6), abs(pair[0] - level.led_percent)),
+    )
     return f"led_percent = {level.led_percent:g}: {unit}; the same dose: {ms:.4g} ms at {led:g} %"
 
 
@@ -281,7 +297,9 @@ def _check_positions(subject: _Subject, sequence: useq.MDASequence) -> None:
     height = "Z is not moved"
     if isinstance(subject.protocol.focus, PlaneFocus):
         heights = [p.z for p in sequence.stage_positions if p.z is not None]
-        height = f"plane from {min(heights):.1f} to {max(heights):.1f} um, on failure: {subject.protocol.focus.on_failure}"
+        height = (
+            f"plane from {min(heights):.1f} to {max(heights):.1f} um, on failure: {subject.protocol.focus.on_failure}"
+        )
     elif isinstance(subject.protocol.focus, HardwareFocus):
         device = subject.profile.stage.autofocus_device
         height = f"hardware ({device}) at every site, on failure: {subject.protocol.focus.on_failure}"
@@ -299,13 +317,16 @@ def _check_positions(subject: _Subject, sequence: useq.MDASequence) -> None:
 def _estimate_time(subject: _Subject, sequence: useq.MDASequence) -> None:
     protocol, profile = subject.protocol, subject.profile
     places = [(p.x or 0.0, p.y or 0.0) for p in sequence.stage_positions]
-    travel_um = sum(math.dist(a, b) for a, b in zip(places, places[1:], strict=False))
+    travel_um = sum(math.dist(a, b) for a, b in pairwise(places))
     settle_ms = profile.light_sources[protocol.channel].settle_ms if protocol.channel in profile.light_sources else 0
     planes = protocol.z_stack.planes if protocol.z_stack else 1
-    site_s = sum(
-        (level.exposure_ms + profile.gating.overhead_ms + profile.camera.readout_ms + settle_ms) / 1000
-        for level in protocol.light_levels
-    ) * planes
+    site_s = (
+        sum(
+            (level.exposure_ms + profile.gating.overhead_ms + profile.camera.readout_ms + settle_ms) / 1000
+            for level in protocol.light_levels
+        )
+        * planes
+    )
     site_s += profile.stage.settle_ms / 1000
     if isinstance(protocol.focus, HardwareFocus):
         site_s += profile.stage.autofocus_s
@@ -338,7 +359,9 @@ def _check_disk(subject: _Subject, out: Path) -> None:
     needed = raw * PYRAMID_AND_LABELS
     folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
     free = shutil.disk_usage(folder).free
-    subject.report.facts.append(("disk", f"{_size(raw)} raw, at most {_size(needed)} needed, {_size(free)} free at {folder}"))
+    subject.report.facts.append(
+        ("disk", f"{_size(raw)} raw, at most {_size(needed)} needed, {_size(free)} free at {folder}")
+    )
     if needed > free:
         subject.report.problems.append(Problem(f"{_size(needed)} may be needed, {_size(free)} are free", str(folder)))
 
@@ -385,14 +408,17 @@ def check_hardware(
     camera = profile.camera
     size = core.getImageWidth(), core.getImageHeight()
     if size != (camera.width_px, camera.height_px):
-        blame("camera.width_px, height_px", f"= {camera.width_px} x {camera.height_px}: the camera gives {size[0]} x {size[1]}")
+        blame(
+            "camera.width_px, height_px",
+            f"= {camera.width_px} x {camera.height_px}: the camera gives {size[0]} x {size[1]}",
+        )
     pixel = core.getPixelSizeUm()
     if pixel == 0:
         blame("camera.pixel_size_um", "MMCore knows no pixel size for the present objective: define one in the .cfg")
     elif not math.isclose(pixel, camera.pixel_size_um, rel_tol=0.01):
         blame("camera.pixel_size_um", f"= {camera.pixel_size_um:g}: MMCore has {pixel:g} um at the present objective")
     x, y = core.getXYPosition()
-    for axis, value, (low, high) in (("x", x, profile.stage.x_um), ("y", y, profile.stage.y_um)):
-        if not low <= value <= high:
-            blame(f"stage.{axis}_um", f"= [{low:g}, {high:g}]: the stage stands at {value:.0f} um, outside")
+    for axis, at, limits in (("x", x, profile.stage.x_um), ("y", y, profile.stage.y_um)):
+        if not limits[0] <= at <= limits[1]:
+            blame(f"stage.{axis}_um", f"= [{limits[0]:g}, {limits[1]:g}]: the stage stands at {at:.0f} um, outside")
     return problems

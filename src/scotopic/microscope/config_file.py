@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pymmcore_plus.model import Microscope
 
-from scotopic.protocol import Problem, Problems
+from scotopic.protocol import Problem, ProblemsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,11 @@ class ConfigFile:
     def preset(self, group: str, name: str) -> list[tuple[str, str, str]] | None:
         """Return (device, property, value) of a preset, or None if there is no such preset."""
         presets = self.model.config_groups[group].presets if group in self.model.config_groups else {}
-        return [tuple(setting) for setting in presets[name].settings] if name in presets else None
+        return (
+            [(s.device_name, s.property_name, s.property_value) for s in presets[name].settings]
+            if name in presets
+            else None
+        )
 
     @property
     def pixel_sizes_um(self) -> dict[str, float]:
@@ -48,13 +52,13 @@ def read_config(path: Path) -> ConfigFile:
 
     Raises
     ------
-    Problems
+    ProblemsError
         If it cannot be read, or a line of it is not valid.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise Problems([Problem(f"cannot be read: {error}", str(path))]) from error
+        raise ProblemsError([Problem(f"cannot be read: {error}", str(path))]) from error
     # Python devices stand behind `#py `, so that plain MMCore takes them for comments.
     plain = "\n".join(
         line.strip().removeprefix(_PYTHON_DEVICE).replace("pyDevice,", "Device,", 1) for line in text.splitlines()
@@ -65,7 +69,7 @@ def read_config(path: Path) -> ConfigFile:
         try:
             model.load_config(plain)
         except (ValueError, StopIteration) as error:
-            raise Problems([Problem(f"is not a valid configuration: {error}", str(path))]) from error
+            raise ProblemsError([Problem(f"is not a valid configuration: {error}", str(path))]) from error
     if doubts:
-        raise Problems([Problem(f"is not a valid configuration: {doubt.message}", str(path)) for doubt in doubts])
+        raise ProblemsError([Problem(f"is not a valid configuration: {doubt.message}", str(path)) for doubt in doubts])
     return ConfigFile(path, model, has_python_devices=_PYTHON_DEVICE in text)

@@ -93,7 +93,7 @@ def open_microscope(
 
     Raises
     ------
-    Problems, RuntimeError
+    ProblemsError, RuntimeError
         If the configuration cannot be loaded.
     """
     path = profile.config_path(profile_path)
@@ -132,12 +132,12 @@ def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
         for setting in source.switch_off:
             try:
                 core.setProperty(setting.device, setting.property, setting.value)
-            except Exception as error:  # noqa: BLE001, PERF203 - each of the others must still be tried
+            except Exception as error:
                 failures.append(f"{channel}: {setting.device}.{setting.property} = {setting.value}: {error}")
     if profile.gating.shutter is not None:
         try:
             core.setShutterOpen(profile.gating.shutter, False)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             failures.append(f"shutter {profile.gating.shutter}: {error}")
     if failures:
         raise RuntimeError("the light could not be switched off: " + "; ".join(failures))

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scotopic.microscope.core import switch_light_off
 from scotopic.protocol import LIGHT_LEVEL_GROUP, HardwareFocus
 
 if TYPE_CHECKING:
-    import useq
     from numpy.typing import NDArray
     from pymmcore_plus import CMMCorePlus
 
@@ -17,16 +16,21 @@ logger = logging.getLogger(__name__)
 
 
 def image_site(
-    core: CMMCorePlus, profile: MicroscopeProfile, protocol: ImagingProtocol, position: useq.Position
-) -> dict[str, NDArray]:
+    core: CMMCorePlus,
+    profile: MicroscopeProfile,
+    protocol: ImagingProtocol,
+    x_um: float,
+    y_um: float,
+    z_um: float | None,
+) -> dict[str, NDArray[Any]]:
     """Take one image of a site at each light level, in the protocol's order, and leave the light off.
 
     Parameters
     ----------
     core : CMMCorePlus
         Core as `open_microscope` returned it, with the protocol's light levels defined.
-    position : useq.Position
-        Where, in stage coordinates.
+    x_um, y_um, z_um : float
+        Stage position; without Z it is not moved (but for the autofocus, where the protocol asks for it).
 
     Returns
     -------
@@ -43,9 +47,9 @@ def image_site(
     automatic = core.getAutoShutter()
     core.setAutoShutter(False)  # light is let on and off here, in the open
     try:
-        core.setXYPosition(position.x, position.y)
-        if position.z is not None:
-            core.setZPosition(position.z)
+        core.setXYPosition(x_um, y_um)
+        if z_um is not None:
+            core.setZPosition(z_um)
         core.waitForSystem()
         if isinstance(protocol.focus, HardwareFocus):
             core.fullFocus()
@@ -67,7 +71,7 @@ def image_site(
     return images
 
 
-def _expose(core: CMMCorePlus, profile: MicroscopeProfile) -> NDArray:
+def _expose(core: CMMCorePlus, profile: MicroscopeProfile) -> NDArray[Any]:
     shutter = profile.gating.shutter
     if shutter is None:
         core.snapImage()

@@ -1,6 +1,6 @@
 """What to image and with what: protocols and microscope profiles, as pure models."""
 
-from scotopic.protocol.files import Problem, Problems, read_model
+from scotopic.protocol.files import Problem, ProblemsError, read_model
 from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus
 from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
 from scotopic.protocol.levels import LightLevel
@@ -36,11 +36,11 @@ __all__ = [
     "LightLevel",
     "LightSource",
     "MicroscopeProfile",
-    "Plate",
     "PlaneFocus",
+    "Plate",
     "PlatePlacement",
     "Problem",
-    "Problems",
+    "ProblemsError",
     "RandomSites",
     "SimulatorSettings",
     "Site",

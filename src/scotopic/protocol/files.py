@@ -4,8 +4,7 @@ import json
 import re
 import types
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +13,7 @@ from scotopic.protocol.names import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
@@ -26,13 +26,15 @@ class _Loader(yaml.SafeLoader):
     By YAML 1.1, `off`, `no` and `yes` are booleans and `1e3` is text: each a trap in a file about light.
     """
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^([-+]?(\.\d+|\d+\.\d*|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
@@ -55,7 +57,7 @@ class Problem:
         return ": ".join(part for part in (place, what if self.key else self.message) if part)
 
 
-class Problems(ValueError):
+class ProblemsError(ValueError):
     """Every mistake found, one line each; the command line prints them and exits with 2."""
 
     def __init__(self, problems: list[Problem]) -> None:
@@ -75,28 +77,27 @@ def read_model(path: Path, model: type[M]) -> M:
 
     Raises
     ------
-    Problems
+    ProblemsError
         With one line for each mistake: file and line, key, value, what is allowed, the nearest valid name.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors like to put a byte order mark in front
         root = yaml.compose(text, Loader=_Loader)
     except OSError as error:
-        raise Problems([Problem(f"cannot be read: {error.strerror}", str(path))]) from error
+        raise ProblemsError([Problem(f"cannot be read: {error.strerror}", str(path))]) from error
     except UnicodeDecodeError as error:
-        raise Problems([Problem(f"is not UTF-8 text ({error.reason} at byte {error.start})", str(path))]) from error
+        raise ProblemsError(
+            [Problem(f"is not UTF-8 text ({error.reason} at byte {error.start})", str(path))]
+        ) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise Problems([Problem(f"is not YAML: {error.problem}", str(path), line)]) from error
+        raise ProblemsError([Problem(f"is not YAML: {error.problem}", str(path), line)]) from error
     except yaml.YAMLError as error:
-        raise Problems([Problem(f"is not YAML: {error}", str(path))]) from error
+        raise ProblemsError([Problem(f"is not YAML: {error}", str(path))]) from error
     if not isinstance(root, yaml.MappingNode):
-        raise Problems([Problem("must be a list of `key: value` lines", str(path))])
+        raise ProblemsError([Problem("must be a list of `key: value` lines", str(path))])
     lines: dict[tuple[str | int, ...], int] = {}
-    problems = [
-        Problem("is given twice", str(path), line, _dotted(place))
-        for place, line in _walk(root, (), lines)
-    ]
+    problems = [Problem("is given twice", str(path), line, _dotted(place)) for place, line in _walk(root, (), lines)]
     try:
         # Strict, so that `yes` is no number; through JSON, so that a YAML list is good for a tuple.
         data = json.dumps(yaml.load(text, Loader=_Loader), default=str)  # noqa: S506 - a safe loader
@@ -111,7 +112,7 @@ def read_model(path: Path, model: type[M]) -> M:
     except (ValueError, TypeError, yaml.YAMLError) as error:
         problems.append(Problem(f"is not readable: {error}", str(path)))
     if problems:
-        raise Problems(sorted(problems, key=lambda problem: problem.line or 0))
+        raise ProblemsError(sorted(problems, key=lambda problem: problem.line or 0))
     return result
 
 
@@ -187,9 +188,10 @@ def _place_in_file(details: ErrorDetails, data: Any) -> tuple[tuple[str | int, .
     place: list[str | int] = []
     steps = details["loc"]
     for i, step in enumerate(steps):
-        if (isinstance(data, dict) and step in data) or (
-            isinstance(data, list) and isinstance(step, int) and step < len(data)
-        ):
+        if isinstance(data, dict) and step in data:
+            place.append(step)
+            data = data[step]
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
             place.append(step)
             data = data[step]
         elif details["type"] == "missing" and i == len(steps) - 1:
@@ -221,9 +223,7 @@ def _keys_at(model: type[BaseModel], place: tuple[str | int, ...]) -> set[str]:
         models = {
             inner
             for outer in models
-            for inner in (
-                _models_in(outer.model_fields[step].annotation) if step in outer.model_fields else {outer}
-            )
+            for inner in (_models_in(outer.model_fields[step].annotation) if step in outer.model_fields else {outer})
         }
     return {key for m in models for key in m.model_fields}
 

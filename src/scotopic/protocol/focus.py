@@ -14,6 +14,7 @@ class FixedFocus(FrozenModel):
     """Leave Z where the user focused, or at one stated height."""
 
     strategy: Literal["fixed"]
+    """Z stays, or goes to one stated height."""
     z_um: float | None = None
     """Height to go to, in micrometres; without it the Z drive is never moved."""
 
@@ -22,6 +23,7 @@ class PlaneFocus(FrozenModel):
     """Follow a plane through wells whose focus was measured."""
 
     strategy: Literal["plane"]
+    """Z follows a plane through measured wells."""
     points: dict[str, float] | None = None
     """Well name -> measured height in micrometres, three wells or more; without it, the profile's `focus_plane`."""
     retries: int = Field(default=2, ge=0, le=20)
@@ -34,6 +36,7 @@ class HardwareFocus(FrozenModel):
     """Let the microscope's autofocus find the focus at every site, before any light."""
 
     strategy: Literal["hardware"]
+    """The autofocus device finds the focus at every site."""
     retries: int = Field(default=2, ge=0, le=20)
     """How often a failed autofocus is tried again."""
     on_failure: FailurePolicy = "skip_site"

@@ -23,7 +23,7 @@ def _joined(value: object) -> object:
     return ", ".join(value) if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value) else value
 
 
-Wells = Annotated[str, BeforeValidator(_joined)]
+Wells = Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[str])]
 Label = str | bool | int | float
 
 
@@ -80,7 +80,7 @@ class ImagingProtocol(FrozenModel):
     """Wells to leave out of these."""
     held_out: int | Wells = 0
     """Wells that are never trained on: their names, or a number of wells spread evenly over the plate."""
-    labels: dict[str, dict[str, Label]] = {}
+    labels: dict[str, dict[str, Label]] = Field(default={})
     """Free labels of wells (condition, dose, ...): wells -> name -> value."""
     sites: Sites = SiteGrid()
     """Fields of view in each well: `rows`, `columns` and `overlap_percent`, or `random` and `seed`."""
@@ -168,7 +168,9 @@ class ImagingProtocol(FrozenModel):
         if isinstance(value, PlaneFocus) and value.points is not None and isinstance(info.data.get("plate"), Plate):
             plate: Plate = info.data["plate"]
             if off := [well for well in value.points if well not in plate.wells]:
-                raise ValueError(f"points: {', '.join(off)} not on a {plate.name} plate; allowed: A1 to {plate.last_well}")
+                raise ValueError(
+                    f"points: {', '.join(off)} not on a {plate.name} plate; allowed: A1 to {plate.last_well}"
+                )
             if len(value.points) < 3:
                 raise ValueError(f"points: three wells or more span a plane, not {len(value.points)}")
         height_known = isinstance(value, PlaneFocus) or (isinstance(value, FixedFocus) and value.z_um is not None)
@@ -341,7 +343,7 @@ def _z_plan(stack: ZStack | None) -> useq.ZRangeAround | None:
 
 
 def _time_plan(lapse: TimeLapse | None) -> useq.TIntervalLoops | None:
-    return None if lapse is None else useq.TIntervalLoops(interval=lapse.interval_s, loops=lapse.count)  # type: ignore[arg-type]
+    return None if lapse is None else useq.TIntervalLoops(interval=lapse.interval_s, loops=lapse.count)
 
 
 def _chosen_wells(data: dict[str, object]) -> tuple[str, ...] | None:

@@ -6,7 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, GetJsonSchemaHandler, ValidationInfo, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from useq import WellPlate, registered_well_plate_keys
 
 from scotopic.photons import FrozenModel
@@ -36,9 +38,18 @@ class Plate(FrozenModel):
     round_wells: bool = True
     """Whether wells are round (else rectangular)."""
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Return a schema that allows a plate's name or labware file as well as its keys."""
+        return {"anyOf": [{"type": "string"}, handler(core_schema)]}
+
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict):  # a list from a file; strict validation takes nothing but a tuple after this
+            return {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
         if not isinstance(value, str):
             return value
         if value.lower().endswith(".json"):

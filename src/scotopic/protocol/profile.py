@@ -295,7 +295,9 @@ class MicroscopeProfile(FrozenModel):
         """
         wells = points or self.focus_plane
         if not wells:
-            raise ValueError("no focus plane is measured: give focus.points in the protocol or focus_plane in the profile")
+            raise ValueError(
+                "no focus plane is measured: give focus.points in the protocol or focus_plane in the profile"
+            )
         if missing := [well for well in wells if well not in plate.wells]:
             raise ValueError(f"focus plane: {', '.join(missing)} not on a {plate.name} plate")
         placement = self.placement(plate)
@@ -340,17 +342,19 @@ def fit_placement(wells_um: dict[str, tuple[float, float]], plate: Plate) -> Pla
         )
     residual = float(np.abs(np.column_stack([drawn, np.ones(len(drawn))]) @ solution - found).max())
     if residual > 500:
-        raise ValueError(f"plate_calibration: a well lies {residual:.0f} um from where the others put it (allowed: 500)")
+        raise ValueError(
+            f"plate_calibration: a well lies {residual:.0f} um from where the others put it (allowed: 500)"
+        )
     a, b = solution.T.tolist()
     return PlatePlacement((tuple(a), tuple(b)))
 
 
-def _with_perpendicular(
-    drawn: np.ndarray, found: np.ndarray, plate: Plate
-) -> tuple[np.ndarray, np.ndarray]:
+def _with_perpendicular(drawn: np.ndarray, found: np.ndarray, plate: Plate) -> tuple[np.ndarray, np.ndarray]:
     """Add a point across a line of wells (or two around a single well) so that an affine map is determined."""
     if plate.rows == plate.columns == 1:
-        return np.vstack([drawn, [[1000, 0], [0, 1000]]]), np.vstack([found, found[:1] + [[1000, 0], [0, 1000]]])
+        return np.vstack([drawn, [[1000, 0], [0, 1000]]]), np.vstack(
+            [found, found[0] + np.array([[1000, 0], [0, 1000]])]
+        )
     along_drawn, along_found = drawn[-1] - drawn[0], found[-1] - found[0]
     turn = np.array([[0, -1], [1, 0]])
     return np.vstack([drawn, drawn[0] + turn @ along_drawn]), np.vstack([found, found[0] + turn @ along_found])

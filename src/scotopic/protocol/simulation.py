@@ -50,6 +50,7 @@ class SyntheticSpecimenSettings(FrozenModel):
     """
 
     kind: Literal["synthetic"] = "synthetic"
+    """A made-up plate."""
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed: another seed is another plate of the same kind."""
     nuclei_per_mm2: float = Field(default=660, gt=0, le=4000)
@@ -89,6 +90,7 @@ class ImageSpecimenSettings(FrozenModel):
     """A folder of real bright images, shared out over the wells of the plate, as the scene."""
 
     kind: Literal["images"]
+    """A folder of images."""
     folder: str
     """Folder of TIFF or PNG images (or with them in `images/`, and label images of the same names in `masks/`)."""
     offset_counts: float | None = Field(default=None, ge=0)

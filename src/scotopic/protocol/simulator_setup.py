@@ -30,7 +30,7 @@ class SimulatorSetup(FrozenModel):
     """Size of a pixel on the sample."""
     plate: Plate = Plate.model_validate("96-well")
     """Plate on the stage."""
-    wells_um: dict[str, tuple[float, float]] = {"A1": (0, 0), "A12": (99_000, 0), "H1": (0, 63_000)}
+    wells_um: dict[str, tuple[float, float]] = Field(default={"A1": (0, 0), "A12": (99_000, 0), "H1": (0, 63_000)})
     """Where it really lies: well -> stage position."""
     sites: tuple[Site, ...] = ()
     """Sites of the protocol, for specimens that are shared out over them."""

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 from useq import RandomPoints
 from useq import Shape as UseqShape
 
 from scotopic.photons import FrozenModel
-from scotopic.protocol.plate import Plate
+
+if TYPE_CHECKING:
+    from scotopic.protocol.plate import Plate
 
 Offset = tuple[float, float]
 """Distance of a site from the centre of its well on the plate (x along columns, y down rows), in micrometres."""

@@ -33,14 +33,10 @@ class Sensor:
     offset_counts: NDArray[np.float32] | None
     gain_e_per_count: NDArray[np.float32] | None
 
-    def expose(
-        self, mean_e: NDArray[np.float32], exposure_ms: float, rng: np.random.Generator
-    ) -> NDArray[np.uint16]:
+    def expose(self, mean_e: NDArray[np.float32], exposure_ms: float, rng: np.random.Generator) -> NDArray[np.uint16]:
         """Return counts for expected photo-electrons, shape (Y, X); `mean_e` is used up."""
         mean_e.reshape(-1)[self.hot_index] += self.hot_e_per_ms * np.float32(exposure_ms)
-        return self.noise.expose(
-            mean_e, rng, offset_counts=self.offset_counts, gain_e_per_count=self.gain_e_per_count
-        )
+        return self.noise.expose(mean_e, rng, offset_counts=self.offset_counts, gain_e_per_count=self.gain_e_per_count)
 
 
 def make_sensor(kind: str, shape: tuple[int, int], seed: int) -> Sensor:

@@ -4,10 +4,11 @@ import errno
 import shutil
 import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from scotopic.protocol import Fault
     from scotopic.protocol.simulation import FaultKind
 

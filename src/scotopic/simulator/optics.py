@@ -31,12 +31,14 @@ def illumination(shape: tuple[int, int], falloff: float) -> NDArray[np.float32]:
     x = np.linspace(-1, 1, shape[1], dtype=np.float32)[None, :] + np.float32(0.18)
     squared = x * x + y * y
     light = 1 - np.float32(falloff) * squared / squared.max()
-    return light / light.mean()
+    relative: NDArray[np.float32] = light / light.mean()
+    return relative
 
 
 def blur(scene: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
     """Return the scene blurred by the point-spread function, a Gaussian of this width (B. Zhang et al., 2007)."""
-    return ndimage.gaussian_filter(scene, sigma_px, mode="nearest", truncate=3.5)
+    blurred: NDArray[np.float32] = ndimage.gaussian_filter(scene, sigma_px, mode="nearest", truncate=3.5)
+    return blurred
 
 
 def shifted(image: NDArray[np.float32], x_px: float, y_px: float, shape: tuple[int, int]) -> NDArray[np.float32]:

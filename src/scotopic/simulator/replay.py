@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -11,7 +11,7 @@ import tifffile
 from scipy import ndimage
 from skimage.segmentation import relabel_sequential
 
-from scotopic.protocol import Problem, Problems
+from scotopic.protocol import Problem, ProblemsError
 from scotopic.simulator.specimen import Field, Truth, nuclei_table
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ImageSpecimen:
 
         Raises
         ------
-        Problems
+        ProblemsError
             If the folder holds no images, or one that cannot be read or is smaller than the camera.
         """
         self._settings = settings
@@ -84,9 +84,13 @@ class ImageSpecimen:
         height, width = _image_shape(path)
         rows, columns = height // self._shape[0], width // self._shape[1]
         if not rows or not columns:
-            raise Problems(
-                [Problem(f"is {width} x {height} pixels, smaller than the camera ({self._shape[1]} x {self._shape[0]})",
-                         str(path))]
+            raise ProblemsError(
+                [
+                    Problem(
+                        f"is {width} x {height} pixels, smaller than the camera ({self._shape[1]} x {self._shape[0]})",
+                        str(path),
+                    )
+                ]
             )
         top, left = (height - rows * self._shape[0]) // 2, (width - columns * self._shape[1]) // 2
         return [(top + r * self._shape[0], left + c * self._shape[1]) for r in range(rows) for c in range(columns)]
@@ -154,9 +158,7 @@ class ImageSpecimen:
             return None
         x, y = self._centres_um.T
         nearest = int(np.argmin(np.hypot(x - centre_px[0] * px, y - centre_px[1] * px)))
-        far_x, far_y = (
-            abs(c * px - v[nearest]) / px for c, v in zip(centre_px, (x, y), strict=True)
-        )
+        far_x, far_y = (abs(c * px - v[nearest]) / px for c, v in zip(centre_px, (x, y), strict=True))
         return self._pieces[nearest] if far_x < self._shape[1] / 2 and far_y < self._shape[0] / 2 else None
 
     @cached_property
@@ -169,7 +171,7 @@ class ImageSpecimen:
         field = Field(site.plate_x_um, site.plate_y_um, self._shape[1], self._shape[0], self._pixel_size_um)
         return row + origin_px[1] - round(field.origin_px[1]), column + origin_px[0] - round(field.origin_px[0])
 
-    def _prepare(self, path: Path) -> tuple[NDArray[np.float32], NDArray | None]:
+    def _prepare(self, path: Path) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
         """Return the fluorescence of a source image (peak near 1) and its masks."""
         offset, scale = self._conversion
         image = _smoothed(_read_image(path), self._settings.smooth_px)
@@ -187,7 +189,7 @@ class ImageSpecimen:
         offset = float(np.percentile(samples, 1)) if offset is None else offset
         peak = float(np.percentile(samples, 99.5)) - offset
         if peak <= 0:
-            raise Problems([Problem("holds images that are all black above the offset", self._settings.folder)])
+            raise ProblemsError([Problem("holds images that are all black above the offset", self._settings.folder)])
         return np.float32(offset), np.float32(1 / peak)
 
 
@@ -196,7 +198,7 @@ def image_paths(settings: ImageSpecimenSettings) -> tuple[Path, ...]:
 
     Raises
     ------
-    Problems
+    ProblemsError
         If there is no such folder, or no image in it.
     """
     folder = Path(settings.folder)
@@ -204,7 +206,7 @@ def image_paths(settings: ImageSpecimenSettings) -> tuple[Path, ...]:
     paths = sorted(p for p in (inner if inner.is_dir() else folder).glob("*") if p.suffix.lower() in _SUFFIXES)
     if not paths:
         what = "holds no TIFF or PNG images" if folder.is_dir() else "is no folder"
-        raise Problems([Problem(what, str(folder))])
+        raise ProblemsError([Problem(what, str(folder))])
     return tuple(paths[: settings.limit])
 
 
@@ -223,23 +225,23 @@ def _image_shape(path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _read_image(path: Path) -> NDArray:
+def _read_image(path: Path) -> NDArray[Any]:
     try:
         return _plane(iio.imread(path) if path.suffix.lower() == ".png" else tifffile.imread(path), path)
     except (OSError, ValueError) as error:
-        if isinstance(error, Problems):
+        if isinstance(error, ProblemsError):
             raise
-        raise Problems([Problem(f"cannot be read as an image: {error}", str(path))]) from error
+        raise ProblemsError([Problem(f"cannot be read as an image: {error}", str(path))]) from error
 
 
-def _plane(image: NDArray, path: Path) -> NDArray:
+def _plane(image: NDArray[Any], path: Path) -> NDArray[Any]:
     image = np.squeeze(image)
     if image.ndim != 2:
-        raise Problems([Problem(f"has shape {image.shape}: one grey plane (Y, X) is needed", str(path))])
+        raise ProblemsError([Problem(f"has shape {image.shape}: one grey plane (Y, X) is needed", str(path))])
     return image
 
 
-def _smoothed(image: NDArray, sigma_px: float | None) -> NDArray[np.float32]:
+def _smoothed(image: NDArray[Any], sigma_px: float | None) -> NDArray[np.float32]:
     sigma = sigma_px if sigma_px is not None else 1.0 if image.dtype == np.uint8 else 0.6
     smooth: NDArray[np.float32] = ndimage.gaussian_filter(image.astype(np.float32), sigma, mode="nearest")
     return smooth

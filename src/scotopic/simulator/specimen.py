@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ class Field:
 
     @property
     def origin_px(self) -> tuple[float, float]:
-        """x and y of the centre of the first pixel, in pixels from A1."""
+        """X and y of the centre of the first pixel, in pixels from A1."""
         return (
             self.x_um / self.pixel_size_um - (self.width_px - 1) / 2,
             self.y_um / self.pixel_size_um - (self.height_px - 1) / 2,
@@ -36,7 +36,7 @@ class Field:
 class Truth:
     """What is really in a field of view."""
 
-    labels: NDArray
+    labels: NDArray[Any]
     """Label image, shape (Y, X), int32; 0 is background. Labels are consecutive from 1."""
     nuclei: pd.DataFrame
     """One row a label, in order: `label`, `x_px`, `y_px` (centroid in the image), `area_um2` (of the part in the
@@ -47,7 +47,7 @@ class Truth:
 class Specimen(Protocol):
     """What lies on the stage of the simulated microscope."""
 
-    def scene(self, origin_px: tuple[int, int], shape: tuple[int, int], pixel_size_um: float) -> NDArray:
+    def scene(self, origin_px: tuple[int, int], shape: tuple[int, int], pixel_size_um: float) -> NDArray[Any]:
         """Return the fluorescence of a piece of the plate on its lattice of pixels, without any optics.
 
         Parameters
@@ -76,7 +76,7 @@ class Specimen(Protocol):
         ...
 
 
-def nuclei_table(labels: NDArray, pixel_size_um: float) -> pd.DataFrame:
+def nuclei_table(labels: NDArray[Any], pixel_size_um: float) -> pd.DataFrame:
     """Return the table of a `Truth` for a label image, shape (Y, X), integer."""
     props = pd.DataFrame(regionprops_table(labels, properties=("label", "centroid", "area")))
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
@@ -92,7 +92,7 @@ def nuclei_table(labels: NDArray, pixel_size_um: float) -> pd.DataFrame:
     )
 
 
-def _touching(labels: NDArray) -> NDArray:
+def _touching(labels: NDArray[Any]) -> NDArray[Any]:
     """Return the labels that have a pixel beside (also diagonally) a pixel of another label."""
     found = []
     for a, b in (

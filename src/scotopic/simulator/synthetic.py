@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -52,15 +52,15 @@ _TEXTURE_PX = 256
 class _Nuclei:
     """Nuclei of a region; every array has one value (or row) a nucleus. Lengths in micrometres on the plate."""
 
-    x: NDArray
-    y: NDArray
-    phase: NDArray
-    dna_content: NDArray
-    long_radius: NDArray
-    short_radius: NDArray
-    angle: NDArray
-    wobble: NDArray
-    texture: NDArray
+    x: NDArray[Any]
+    y: NDArray[Any]
+    phase: NDArray[Any]
+    dna_content: NDArray[Any]
+    long_radius: NDArray[Any]
+    short_radius: NDArray[Any]
+    angle: NDArray[Any]
+    wobble: NDArray[Any]
+    texture: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -139,7 +139,7 @@ class SyntheticSpecimen:
         """Density of candidates that leaves the wanted density after thinning."""
         area_mm2 = np.pi * (_EXCLUSION * self._settings.g1_diameter_um * 1.06e-3) ** 2
         filled = min(self._settings.nuclei_per_mm2 * area_mm2, 0.95)
-        return -np.log1p(-filled) / area_mm2
+        return float(-np.log1p(-filled) / area_mm2)
 
     def _make_tile(self, ix: int, iy: int) -> NDArray[np.float64]:
         """Return the candidates of a tile: x, y (um) and `_DRAWS` uniform numbers each."""
@@ -150,7 +150,7 @@ class SyntheticSpecimen:
         density = self._relative_density(draws[:, 0], draws[:, 1])
         return draws[draws[:, 2] * _DENSEST < density]
 
-    def _relative_density(self, x: NDArray, y: NDArray) -> NDArray:
+    def _relative_density(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
         """Return the density of candidates at points of the plate, relative to the mean; 0 outside wells."""
         vectors, phases = self._waves
         waves = np.cos(np.column_stack([x, y]) @ vectors.T + phases).sum(1) / np.sqrt(3)
@@ -268,7 +268,7 @@ class SyntheticSpecimen:
         for i, (rows, columns, depth) in enumerate(patches):
             mine = owner[rows, columns] == i + 1
             height, width = mine.shape
-            ty, tx = (nuclei.texture[i] * (_TEXTURE_PX - 1)).astype(int)
+            ty, tx = (nuclei.texture[i] * (len(texture) // 2 - 1)).astype(int)
             squared = depth * depth
             light = np.sqrt(np.maximum(1 - squared * squared, 0))
             light *= texture[ty : ty + height, tx : tx + width]
@@ -279,10 +279,13 @@ class SyntheticSpecimen:
     def _make_texture(self, px: float) -> NDArray[np.float32]:
         """Return chromatin with nucleoli: mean about 1, doubled along both axes so that any piece can be cut out."""
         rng = np.random.default_rng((self._settings.seed, 4))
+        size = max(_TEXTURE_PX, int(np.ceil(3 * _REACH_UM / px)))  # larger than any nucleus
 
         def smooth(sigma_um: float) -> NDArray[np.float64]:
-            noise = ndimage.gaussian_filter(rng.standard_normal((_TEXTURE_PX,) * 2), sigma_um / px, mode="wrap")
-            return noise / noise.std()
+            noise: NDArray[np.float64] = rng.standard_normal((size, size))
+            noise = ndimage.gaussian_filter(noise, sigma_um / px, mode="wrap")
+            noise /= noise.std()
+            return noise
 
         nucleoli = 1 / (1 + np.exp(-4 * (smooth(1.1) - 1.3)))
         texture = np.clip(1 + 0.10 * smooth(0.5) + 0.08 * smooth(1.6) - 0.4 * nucleoli, 0.3, None)
@@ -305,7 +308,7 @@ class SyntheticSpecimen:
                         _add_spot(canvas, x_um / px - x0, y_um / px - y0, sigma_um / px, peak)
 
 
-def _matern_ii(xy: NDArray, diameters: NDArray, marks: NDArray) -> NDArray[np.bool_]:
+def _matern_ii(xy: NDArray[Any], diameters: NDArray[Any], marks: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which points have no neighbour of a lower mark within the exclusion distance."""
     kept = np.ones(len(xy), bool)
     if len(xy) < 2:
