@@ -221,16 +221,18 @@ names = st.text("abcXYZ019%._-", min_size=1, max_size=8)
 levels = st.lists(
     st.tuples(names, st.floats(0.1, 100), st.floats(0.1, 100)), min_size=0, max_size=5, unique_by=lambda x: x[0]
 ).map(
-    lambda reduced: [{"name": "Full light", "exposure_ms": 1000, "led_percent": 100, "role": "reference"}]
-    + [
-        {"name": n, "exposure_ms": e, "led_percent": p}
-        for i, (n, e, p) in enumerate(reduced)
-        if (e, p) not in [(r[1], r[2]) for r in reduced[:i]]
-    ]
+    lambda reduced: (
+        [{"name": "Full light", "exposure_ms": 1000, "led_percent": 100, "role": "reference"}]
+        + [
+            {"name": n, "exposure_ms": e, "led_percent": p}
+            for i, (n, e, p) in enumerate(reduced)
+            if (e, p) not in [(r[1], r[2]) for r in reduced[:i]]
+        ]
+    )
 )
 protocols = st.fixed_dictionaries(
     {
-        "name": st.text(min_size=1, max_size=30).filter(lambda s: s.strip()),
+        "name": st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=30),
         "plate": st.sampled_from(["6-well", "24-well", "96-well", "384-well"]),
         "wells": st.sampled_from(["A1", "A1:B3", "A1, B2:B3", ["A1", "B1:B3"]]),
         "channel": names,

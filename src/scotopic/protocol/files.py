@@ -53,7 +53,11 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.file and self.line else self.file
-        what = f"{self.key} {self.message}" if self.message.startswith(("= ", "is ")) else f"{self.key}: {self.message}"
+        what = (
+            f"{self.key} {self.message}"
+            if self.message.startswith(("= ", "is ", "must "))
+            else f"{self.key}: {self.message}"
+        )
         return ": ".join(part for part in (place, what if self.key else self.message) if part)
 
 
@@ -148,12 +152,14 @@ def _problem(
     if kind == "missing":
         message = "is missing"
     elif kind == "extra_forbidden":
-        known = sorted(_keys_at(model, place[:-1]))
+        known = sorted(_keys_at(model, details["loc"][:-1]))
         message = f"is no key here; {did_you_mean(str(place[-1]), known) or 'allowed: ' + ', '.join(known)}"
     elif kind in {"union_tag_invalid", "union_tag_not_found"}:
         field = str(context["discriminator"]).strip("'")
         key = f"{key}.{field}"
         message = _not_allowed(context["tag"], context["expected_tags"]) if "tag" in context else "is missing"
+    elif kind == "too_short":
+        message = f"must have at least {context['min_length']} entry"
     elif kind == "literal_error":
         message = _not_allowed(value, context["expected"])
     else:
@@ -216,16 +222,21 @@ def _dotted(place: tuple[str | int, ...]) -> str:
     return text
 
 
-def _keys_at(model: type[BaseModel], place: tuple[str | int, ...]) -> set[str]:
-    """Return the keys that are allowed at a path of a model."""
+def _keys_at(model: type[BaseModel], steps: tuple[str | int, ...]) -> set[str]:
+    """Return the keys that are allowed at a path of a model, in pydantic's steps (members of unions named)."""
     models = {model}
-    for step in place:
-        models = {
-            inner
-            for outer in models
-            for inner in (_models_in(outer.model_fields[step].annotation) if step in outer.model_fields else {outer})
-        }
+    for step in steps:
+        fields = [outer.model_fields[step] for outer in models if step in outer.model_fields]
+        if fields:
+            models = {inner for field in fields for inner in _models_in(field.annotation)}
+        else:
+            models = {m for m in models if _is_member(m, step)} or models
     return {key for m in models for key in m.model_fields}
+
+
+def _is_member(model: type[BaseModel], tag: str | int) -> bool:
+    """Return whether a tag of a union means this model: its name, or a value of its `kind`."""
+    return tag == model.__name__ or any(tag in get_args(field.annotation) for field in model.model_fields.values())
 
 
 def _models_in(annotation: Any) -> set[type[BaseModel]]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from scotopic.photons import FrozenModel
 
@@ -12,7 +12,7 @@ Role = Literal["reference", "reduced"]
 class LightLevel(FrozenModel):
     """One way to light the sample: an exposure time and a LED power."""
 
-    name: str = Field(min_length=1, max_length=40, pattern=r"^[^,;:\"'\\/\s]+( [^,;:\"'\\/\s]+)*$")
+    name: str = Field(min_length=1, max_length=40)
     """Unique name, for example `0.2%`. It becomes a Micro-Manager preset: no commas, quotes, colons or slashes."""
     exposure_ms: float = Field(gt=0, le=60_000)
     """Exposure time in milliseconds."""
@@ -20,6 +20,13 @@ class LightLevel(FrozenModel):
     """LED power in percent of its full power."""
     role: Role = "reduced"
     """`reference` for the full-light image that the masks come from, `reduced` for all others."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_can_be_a_preset(cls, value: str) -> str:
+        if value != value.strip() or set(value) & set(",;:\"'\\/\t\r\n"):
+            raise ValueError("no commas, quotes, colons, slashes or spaces at the ends")
+        return value
 
     @property
     def nominal_dose(self) -> float:

@@ -39,9 +39,7 @@ class Plate(FrozenModel):
     """Whether wells are round (else rectangular)."""
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Return a schema that allows a plate's name or labware file as well as its keys."""
         return {"anyOf": [{"type": "string"}, handler(core_schema)]}
 
@@ -50,8 +48,10 @@ class Plate(FrozenModel):
     def _from_name(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, dict):  # a list from a file; strict validation takes nothing but a tuple after this
             return {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
-        if not isinstance(value, str):
+        if isinstance(value, Plate):
             return value
+        if not isinstance(value, str):
+            raise ValueError("allowed: a name like 96-well, an Opentrons labware .json file, or the keys of a plate")  # noqa: TRY004
         if value.lower().endswith(".json"):
             folder = Path((info.context or {}).get("folder", "."))
             return _read_labware(folder / value)

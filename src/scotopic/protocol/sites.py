@@ -91,7 +91,9 @@ class RandomSites(FrozenModel):
 
 def _kind(value: Any) -> str:
     keys = value if isinstance(value, dict) else vars(value) if isinstance(value, FrozenModel) else {}
-    return "random" if "random" in keys else "grid"
+    return "RandomSites" if "random" in keys else "SiteGrid"
 
 
-Sites = Annotated[Annotated[SiteGrid, Tag("grid")] | Annotated[RandomSites, Tag("random")], Discriminator(_kind)]
+Sites = Annotated[
+    Annotated[SiteGrid, Tag("SiteGrid")] | Annotated[RandomSites, Tag("RandomSites")], Discriminator(_kind)
+]
