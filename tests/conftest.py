@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, read_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
@@ -36,4 +39,4 @@ def load_job(protocol: str, microscope: str) -> Job:
 @pytest.fixture(params=["demo", "simulated"])
 def job(request: pytest.FixtureRequest) -> Iterator[Job]:
     """The quickstart protocol on each of the microscopes that run here."""
-    yield load_job("quickstart", request.param)
+    return load_job("quickstart", request.param)

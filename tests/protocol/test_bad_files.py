@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from conftest import ROOT
 
+from conftest import ROOT
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, ProblemsError, read_model
 
 GOOD = """\

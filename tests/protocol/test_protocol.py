@@ -8,10 +8,10 @@ import jsonschema
 import pytest
 import useq
 import yaml
-from conftest import DATA, ROOT, load_job
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import DATA, ROOT, load_job
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Plate, expand_wells, read_model
 
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.yaml"))

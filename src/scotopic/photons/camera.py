@@ -93,13 +93,15 @@ class CameraNoise(FrozenModel):
             noise += rng.poisson(mean_e)
             return noise
         variance = mean_e + np.float32(self.read_noise_e**2)
-        # x = mean + sd * (z + skew / 6 * (z² - 1)), with skew = mean / variance^1.5 since all cumulants
-        # of a Poisson variate equal its mean: sd * skew = mean / variance.
-        bend = mean_e / variance
-        bend *= np.float32(1 / 6)
+        # x = mean + sd z + bend (z² - 1). The third cumulant of the sum is that of the Poisson variate, its mean,
+        # so bend = mean / (6 variance); the bent part has a variance of 2 bend², which sd² leaves out.
+        bend = mean_e / (6 * variance)
         skewed = noise * noise
         skewed -= 1
         skewed *= bend
+        bend *= bend
+        bend *= 2
+        variance -= bend
         noise *= np.sqrt(variance, out=variance)
         noise += skewed
         noise += mean_e

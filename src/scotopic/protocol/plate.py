@@ -4,15 +4,17 @@ import json
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, GetJsonSchemaHandler, ValidationInfo, model_validator
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 from useq import WellPlate, registered_well_plate_keys
 
 from scotopic.photons import FrozenModel
 from scotopic.protocol.names import did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 _GRID_TOLERANCE_MM = 0.05
 """Largest distance of a well of a labware file from a regular grid; ANSI/SLAS 4-2004 allows 0.71 mm overall."""
@@ -51,7 +53,7 @@ class Plate(FrozenModel):
         if isinstance(value, Plate):
             return value
         if not isinstance(value, str):
-            raise ValueError("allowed: a name like 96-well, an Opentrons labware .json file, or the keys of a plate")  # noqa: TRY004
+            raise ValueError("allowed: a name like 96-well, an Opentrons labware .json file, or the keys of a plate")
         if value.lower().endswith(".json"):
             folder = Path((info.context or {}).get("folder", "."))
             return _read_labware(folder / value)

@@ -8,15 +8,16 @@ import numpy as np
 class BleachingMap:
     """Light that each place of the plate has received, and what is left of its fluorescence.
 
+    Fluorescence decays exponentially with the light received, by `rate_per_ms` a millisecond at full power.
     One record for each place that was lit, a rectangle of the size of the field of view, in buckets of that
     size: memory grows with the number of places (100 bytes each), not with the number of exposures.
     """
 
     _SAME_PLACE_UM = 5.0
 
-    def __init__(self, fov_um: tuple[float, float], loss_per_ms: float) -> None:
+    def __init__(self, fov_um: tuple[float, float], rate_per_ms: float) -> None:
         self._fov_um = fov_um
-        self._rate_per_ms = -math.log1p(-loss_per_ms)
+        self._rate_per_ms = rate_per_ms
         self._places: dict[tuple[int, int], list[list[float]]] = {}
 
     def add(self, x_um: float, y_um: float, light_ms: float) -> None:
@@ -44,9 +45,7 @@ class BleachingMap:
                     if not isinstance(light, np.ndarray):
                         light = np.full(shape, light, np.float32)
                     light[_overlap(dy / height, shape[0]), _overlap(dx / width, shape[1])] += light_ms
-        remaining: np.ndarray | np.float32 = np.exp(np.float32(-self._rate_per_ms) * np.float32(1) * light).astype(
-            np.float32
-        )
+        remaining: np.ndarray | np.float32 = np.exp(np.multiply(light, -self._rate_per_ms, dtype=np.float32))
         return remaining
 
     def _bucket(self, x_um: float, y_um: float) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from scotopic.simulator.clock import Clock
 from scotopic.simulator.faults import Faults, fill_disk
 from scotopic.simulator.light import LightRecord
 from scotopic.simulator.replay import ImageSpecimen
-from scotopic.simulator.specimen import Field, Specimen
+from scotopic.simulator.specimen import Field, Scene, Specimen
 from scotopic.simulator.synthetic import SyntheticSpecimen
 
 if TYPE_CHECKING:
@@ -70,13 +71,13 @@ class Instrument:
             self._illumination = optics.illumination(self._shape, settings.illumination_falloff)
             self._bleaching = BleachingMap(
                 (setup.width_px * setup.pixel_size_um, setup.height_px * setup.pixel_size_um),
-                settings.bleaching_per_full_exposure / settings.full_light_ms,
+                -math.log1p(-settings.bleaching_per_full_exposure) / settings.full_light_ms,
             )
             self._noise_rng = np.random.Generator(np.random.SFC64((settings.seed, 20)))
             self._motion_rng = np.random.default_rng((settings.seed, 21))
             self._arrival = self._clock.now()
             self._light_ready = self._clock.now()
-            self._seen: tuple[tuple[float, ...], NDArray[np.float32], tuple[int, int]] | None = None
+            self._seen: tuple[tuple[float, ...], Scene] | None = None
             self._led_percent = self._reported_percent = 0.0
             self._shutter_open = False
 
@@ -247,24 +248,24 @@ class Instrument:
         drift_x, drift_y = self._motion_rng.normal(0, self.setup.settings.drift_um, 2)
         field = Field(x_um + drift_x, y_um + drift_y, self.setup.width_px, self.setup.height_px, px)
         left, top = field.origin_px
-        image, (x0, y0) = self._blurred(x_um, y_um)
-        dx, dy = left - x0, top - y0
+        seen = self._blurred(x_um, y_um)
+        dx, dy = left - seen.origin_px[0], top - seen.origin_px[1]
         if not (0 <= dx < 2 * optics.MARGIN_PX - 1 and 0 <= dy < 2 * optics.MARGIN_PX - 1):
-            image, (x0, y0) = self._blurred(field.x_um, field.y_um)  # drifted out of the margin
-            dx, dy = left - x0, top - y0
-        return optics.shifted(image, dx, dy, self._shape)
+            seen = self._blurred(field.x_um, field.y_um)  # drifted out of the margin
+            dx, dy = left - seen.origin_px[0], top - seen.origin_px[1]
+        return optics.shifted(seen.light, dx, dy, self._shape)
 
-    def _blurred(self, x_um: float, y_um: float) -> tuple[NDArray[np.float32], tuple[int, int]]:
-        """Return the blurred scene around a place with a margin, and its origin; the last one is kept."""
+    def _blurred(self, x_um: float, y_um: float) -> Scene:
+        """Return the blurred scene around a place, with a margin; the last one is kept."""
         settings, px = self.setup.settings, self.setup.pixel_size_um
         key = (x_um, y_um, round(abs(self._z_um - self.focus_z_um), 1))
         if self._seen is None or self._seen[0] != key:
-            sigma_um = np.hypot(settings.psf_sigma_um, settings.defocus_blur_um_per_um * key[2])
+            sigma_um = float(np.hypot(settings.psf_sigma_um, settings.defocus_blur_um_per_um * key[2]))
             left, top = Field(x_um, y_um, self.setup.width_px, self.setup.height_px, px).origin_px
-            origin = int(np.floor(left)) - optics.MARGIN_PX, int(np.floor(top)) - optics.MARGIN_PX
             shape = self._shape[0] + 2 * optics.MARGIN_PX, self._shape[1] + 2 * optics.MARGIN_PX
-            self._seen = key, optics.blur(self.specimen.scene(origin, shape, px), float(sigma_um) / px), origin
-        return self._seen[1], self._seen[2]
+            scene = self.specimen.scene((left - optics.MARGIN_PX, top - optics.MARGIN_PX), shape, px)
+            self._seen = key, Scene(optics.blur(scene.light, sigma_um / px), scene.origin_px)
+        return self._seen[1]
 
     def _on_plate(self) -> tuple[float, float]:
         return self._placement.to_plate(*self._xy_um)

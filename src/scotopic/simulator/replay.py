@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.segmentation import relabel_sequential
 
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.simulator.specimen import Field, Truth, nuclei_table
+from scotopic.simulator.specimen import Field, Scene, Truth, nuclei_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,21 +121,26 @@ class ImageSpecimen:
             digest.update(path.read_bytes())
         return f"images-{len(self._paths)}-{digest.hexdigest()[:12]}"
 
-    def scene(self, origin_px: tuple[int, int], shape: tuple[int, int], pixel_size_um: float) -> NDArray[np.float32]:
-        """Return the fluorescence of a piece of the plate (see `Specimen.scene`)."""
-        result = np.full(shape, self._settings.background_fraction, np.float32)
+    def scene(self, origin_px: tuple[float, float], shape: tuple[int, int], pixel_size_um: float) -> Scene:
+        """Return the fluorescence of a piece of the plate (see `Specimen.scene`).
+
+        The lattice is that of the site's source image, which lies exactly under the camera's pixels when the
+        stage stands at the site: no resampling blurs it, and masks fit to the pixel.
+        """
+        light = np.full(shape, self._settings.background_fraction, np.float32)
         centre = origin_px[0] + (shape[1] - 1) / 2, origin_px[1] + (shape[0] - 1) / 2
         found = self._piece_at(centre, pixel_size_um)
         if found is None:
-            return result
-        image, row, column = self._read(found[1])[0], *self._start_of(found, origin_px)
+            return Scene(light, origin_px)
+        image, _ = self._read(found[1])
+        row, column, origin = self._start_of(found, origin_px)
         rows, columns = (
             np.clip(np.arange(start, start + n), 0, size - 1)
             for start, n, size in zip((row, column), shape, image.shape, strict=True)
         )
         # Beyond the source image its edge goes on: that is margin for drift and blur, hardly ever in view.
-        result += image[np.ix_(rows, columns)]
-        return result
+        light += image[np.ix_(rows, columns)]
+        return Scene(light, origin)
 
     def truth(self, field: Field) -> Truth | None:
         """Return the hand masks of a field of view, at the nearest whole pixel, or None without masks."""
@@ -144,7 +149,7 @@ class ImageSpecimen:
         found = self._piece_at(centre, field.pixel_size_um)
         if found is None or (masks := self._read(found[1])[1]) is None:
             return None
-        row, column = self._start_of(found, (round(x), round(y)))
+        row, column, _ = self._start_of(found, (x + 0.5, y + 0.5))
         row, column = (
             int(np.clip(start, 0, size - n))
             for start, size, n in zip((row, column), masks.shape, (field.height_px, field.width_px), strict=True)
@@ -165,11 +170,15 @@ class ImageSpecimen:
     def _centres_um(self) -> NDArray[np.float64]:
         return np.array([(site.plate_x_um, site.plate_y_um) for site, *_ in self._pieces])
 
-    def _start_of(self, piece: tuple[Site, Path, int, int], origin_px: tuple[int, int]) -> tuple[int, int]:
-        """Return row and column in the source image of the pixel at `origin_px` of the plate."""
+    def _start_of(
+        self, piece: tuple[Site, Path, int, int], origin_px: tuple[float, float]
+    ) -> tuple[int, int, tuple[float, float]]:
+        """Return row and column of the source pixel at or before a point of the plate, and where exactly it lies."""
         site, _, row, column = piece
-        field = Field(site.plate_x_um, site.plate_y_um, self._shape[1], self._shape[0], self._pixel_size_um)
-        return row + origin_px[1] - round(field.origin_px[1]), column + origin_px[0] - round(field.origin_px[0])
+        x0, y0 = Field(site.plate_x_um, site.plate_y_um, self._shape[1], self._shape[0], self._pixel_size_um).origin_px
+        # A millionth of a pixel of tolerance: rounding of coordinates must not cost a whole pixel.
+        dx, dy = (int(np.floor(o - start + 1e-6)) for o, start in zip(origin_px, (x0, y0), strict=True))
+        return row + dy, column + dx, (x0 + dx, y0 + dy)
 
     def _prepare(self, path: Path) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
         """Return the fluorescence of a source image (peak near 1) and its masks."""
@@ -217,21 +226,27 @@ def mask_path(image: Path) -> Path | None:
 
 
 def _image_shape(path: Path) -> tuple[int, int]:
+    """Return rows and columns, from the header where that is easily had."""
     if path.suffix.lower() == ".png":
-        height, width, *_ = iio.improps(path).shape
-    else:
-        with tifffile.TiffFile(path) as tiff:
-            height, width = _plane(tiff.series[0].asarray(), path).shape
+        try:
+            height, width, *_ = iio.improps(path).shape
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+        return height, width
+    height, width = _read_image(path).shape
     return height, width
 
 
 def _read_image(path: Path) -> NDArray[Any]:
     try:
-        return _plane(iio.imread(path) if path.suffix.lower() == ".png" else tifffile.imread(path), path)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ProblemsError):
-            raise
-        raise ProblemsError([Problem(f"cannot be read as an image: {error}", str(path))]) from error
+        image = iio.imread(path) if path.suffix.lower() == ".png" else tifffile.imread(path)
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        raise _unreadable(path, error) from error
+    return _plane(image, path)
+
+
+def _unreadable(path: Path, error: Exception) -> ProblemsError:
+    return ProblemsError([Problem(f"cannot be read as an image: {error}", str(path))])
 
 
 def _plane(image: NDArray[Any], path: Path) -> NDArray[Any]:

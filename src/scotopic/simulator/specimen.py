@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,15 @@ class Field:
         )
 
 
+class Scene(NamedTuple):
+    """A piece of a specimen, before the optics."""
+
+    light: NDArray[Any]
+    """Fluorescence, shape (Y, X), float32; 1 gives `peak_e` photo-electrons at full light."""
+    origin_px: tuple[float, float]
+    """x and y of the centre of its first pixel, in pixels from A1."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """What is really in a field of view."""
@@ -47,13 +56,13 @@ class Truth:
 class Specimen(Protocol):
     """What lies on the stage of the simulated microscope."""
 
-    def scene(self, origin_px: tuple[int, int], shape: tuple[int, int], pixel_size_um: float) -> NDArray[Any]:
-        """Return the fluorescence of a piece of the plate on its lattice of pixels, without any optics.
+    def scene(self, origin_px: tuple[float, float], shape: tuple[int, int], pixel_size_um: float) -> Scene:
+        """Return the fluorescence of a piece of the plate on the specimen's own lattice, without any optics.
 
         Parameters
         ----------
-        origin_px : (int, int)
-            x and y of the first pixel, in pixels from A1.
+        origin_px : (float, float)
+            x and y of the centre of the first pixel wanted, in pixels from A1.
         shape : (int, int)
             Rows and columns.
         pixel_size_um : float
@@ -61,8 +70,8 @@ class Specimen(Protocol):
 
         Returns
         -------
-        NDArray[float32], shape (Y, X)
-            Fluorescence; 1 gives `peak_e` photo-electrons at full light.
+        Scene
+            Of this shape, its first pixel at most one pixel left of and above the one wanted.
         """
         ...
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.special import ndtri
 
-from scotopic.simulator.specimen import Field, Truth, nuclei_table
+from scotopic.simulator.specimen import Field, Scene, Truth, nuclei_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,16 +91,17 @@ class SyntheticSpecimen:
         text = self._settings.model_dump_json() + self._plate.model_dump_json() + str(rounded.astype(int).tolist())
         return f"synthetic-{VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
-    def scene(self, origin_px: tuple[int, int], shape: tuple[int, int], pixel_size_um: float) -> NDArray[np.float32]:
-        """Return the fluorescence of a piece of the plate (see `Specimen.scene`)."""
+    def scene(self, origin_px: tuple[float, float], shape: tuple[int, int], pixel_size_um: float) -> Scene:
+        """Return the fluorescence of a piece of the plate (see `Specimen.scene`), on whole pixels from A1."""
+        left, top = (int(np.floor(o)) for o in origin_px)
         # A margin wide enough that a nucleus cut by the edge, and all that squeeze it, are made whole; in blocks
         # of the haze's lattice, so that two overlapping pieces make the same haze.
         block = _HAZE_BLOCK_PX
         margin = int(np.ceil(2 * _REACH_UM / pixel_size_um / block)) * block
-        x0, y0 = ((o - margin) // block * block for o in origin_px)
+        x0, y0 = ((o - margin) // block * block for o in (left, top))
         height, width = (
             -(-(o + n + margin - start) // block) * block
-            for o, n, start in zip(origin_px[::-1], shape, (y0, x0), strict=True)
+            for o, n, start in zip((top, left), shape, (y0, x0), strict=True)
         )
         canvas = np.zeros((height, width), np.float32)
         nuclei = self._nuclei_on((x0, y0), (height, width), pixel_size_um)
@@ -109,8 +110,7 @@ class SyntheticSpecimen:
         self._add_debris(canvas, (x0, y0), pixel_size_um)
         canvas += _haze(canvas, _HAZE_UM / pixel_size_um) * np.float32(self._settings.haze_fraction)
         canvas += np.float32(self._settings.background_fraction)
-        dx, dy = origin_px[0] - x0, origin_px[1] - y0
-        return canvas[dy : dy + shape[0], dx : dx + shape[1]]
+        return Scene(canvas[top - y0 : top - y0 + shape[0], left - x0 : left - x0 + shape[1]], (left, top))
 
     def truth(self, field: Field) -> Truth:
         """Return label image and table of the nuclei in a field of view, at its exact sub-pixel position."""
