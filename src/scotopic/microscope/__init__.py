@@ -1,7 +1,15 @@
 """The hardware, through MMCore: opening a microscope, and checking it before anything moves."""
 
-from scotopic.microscope.check import CheckReport, check_files, check_hardware
-from scotopic.microscope.core import open_microscope, switch_light_off
-from scotopic.microscope.look import image_site
+import logging
+
+_root_level = logging.getLogger().level
+import pymmcore_plus  # noqa: E402, F401
+
+# Importing pymmcore-plus sets the root logger to DEBUG, for every library of the process: undone here, once.
+logging.getLogger().setLevel(_root_level)
+
+from scotopic.microscope.check import CheckReport, check_files, check_hardware  # noqa: E402
+from scotopic.microscope.core import open_microscope, switch_light_off  # noqa: E402
+from scotopic.microscope.look import image_site  # noqa: E402
 
 __all__ = ["CheckReport", "check_files", "check_hardware", "image_site", "open_microscope", "switch_light_off"]

@@ -4,22 +4,17 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-_root_level = logging.getLogger().level
+from pymmcore_plus import CMMCorePlus, Keyword
+from pymmcore_plus.experimental.unicore import Device, UniMMCore
 
-from pymmcore_plus import CMMCorePlus, Keyword  # noqa: E402
-from pymmcore_plus.experimental.unicore import Device, UniMMCore  # noqa: E402
-
-from scotopic.microscope.adapters import adapter_folder  # noqa: E402
-from scotopic.microscope.config_file import read_config  # noqa: E402
-from scotopic.protocol import LIGHT_LEVEL_GROUP, ImagingProtocol, MicroscopeProfile  # noqa: E402
-from scotopic.protocol.simulator_setup import SimulatorSetup  # noqa: E402
+from scotopic.microscope.adapters import adapter_folder
+from scotopic.microscope.config_file import read_config
+from scotopic.protocol import LIGHT_LEVEL_GROUP, ImagingProtocol, MicroscopeProfile
+from scotopic.protocol.simulator_setup import SimulatorSetup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-# Importing pymmcore-plus sets the root logger to DEBUG, for every library of the process.
-logging.getLogger().setLevel(_root_level)
 
 logger = logging.getLogger(__name__)
 
