@@ -10,8 +10,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
-from conftest import DATA, ROOT
 
+from conftest import DATA, ROOT
 from scotopic.protocol import ImagingProtocol
 
 QUICKSTART = ROOT / "protocols" / "quickstart.yaml"
@@ -61,7 +61,7 @@ def test_mistakes_of_both_files_are_told_together_with_exit_code_2(tmp_path):
         assert result.returncode == 2
         assert "Traceback" not in result.stderr
         lines = result.stderr.splitlines()
-        assert any("p.yaml:10: chanel is no key here; did you mean 'channel'?" in line for line in lines)
+        assert any("p.yaml:11: chanel is no key here; did you mean 'channel'?" in line for line in lines)
         assert any("light_sources.DAPI.step = -1: should be greater than 0" in line for line in lines)
     assert not (tmp_path / "RUN").exists()
 
@@ -118,6 +118,8 @@ def test_a_real_microscope_takes_no_specimen(tmp_path):
 def test_ci_runs_the_very_command_that_the_readme_gives():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    commands = [line.strip() for line in readme.splitlines() if line.startswith("    ") and "pytest" in line]
-    assert len(commands) == 1
-    assert commands[0] in ci
+    commands = [line for line in readme.splitlines() if line.startswith("python3 -m venv")]
+    main_job, tests = commands
+    assert "scotopic run" in main_job
+    assert "pytest" in tests
+    assert tests in ci.splitlines()

@@ -24,7 +24,9 @@ def real_installation(tmp_path, monkeypatch):
 
 def test_the_test_adapters_never_shadow_a_real_installation(real_installation):
     assert adapter_folder(["DemoCamera"]) == real_installation.path.resolve()
-    assert find_micromanager() != str(real_installation.path.resolve()), "pymmcore-plus has mended it: delete adapters.py"
+    assert find_micromanager() != str(real_installation.path.resolve()), (
+        "pymmcore-plus has mended it: delete adapters.py"
+    )
 
 
 def test_the_test_adapters_serve_where_there_is_nothing_else(real_installation, monkeypatch):

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import yaml
-from conftest import ROOT, Job, load_job
 
+from conftest import ROOT, Job, load_job
 from scotopic.microscope import check_files, check_hardware, open_microscope
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile
 
@@ -47,12 +47,16 @@ def test_devices_and_presets_that_are_not_in_the_cfg_are_named():
     found = problems_of(job)
     assert "demo.yaml: camera.device = 'Camra': no device of this label in demo.cfg; did you mean 'Camera'?" in found
     assert any(line.startswith("demo.yaml: stage.xy_device = 'XYStage'") for line in found)
-    assert "demo.yaml: light_sources.DAPI: no preset 'DAPY' in group 'Channel' in demo.cfg; did you mean 'DAPI'?" in found
+    assert (
+        "demo.yaml: light_sources.DAPI: no preset 'DAPY' in group 'Channel' in demo.cfg; did you mean 'DAPI'?" in found
+    )
     assert len(found) == 3
 
 
 def test_a_channel_that_the_profile_does_not_light_is_told():
-    assert any("no light source for channel 'FITC'" in line for line in problems_of(changed(protocol={"channel": "FITC"})))
+    assert any(
+        "no light source for channel 'FITC'" in line for line in problems_of(changed(protocol={"channel": "FITC"}))
+    )
 
 
 def test_a_led_that_knows_whole_percent_gets_the_nearest_pair_of_the_same_dose():
@@ -86,7 +90,13 @@ def test_missing_calibration_focus_plane_and_autofocus_are_told():
 
 
 def test_a_disk_that_is_too_small_is_told():
-    (line,) = problems_of(changed(camera__width_px=20000, camera__height_px=20000, protocol={"time_lapse": {"count": 900000, "interval_s": 0}, "wells": "B2", "held_out": 0}))
+    (line,) = problems_of(
+        changed(
+            camera__width_px=20000,
+            camera__height_px=20000,
+            protocol={"time_lapse": {"count": 900000, "interval_s": 0}, "wells": "B2", "held_out": 0},
+        )
+    )
     assert "may be needed" in line
 
 
@@ -127,9 +137,17 @@ def test_what_only_the_hardware_knows_is_compared():
 
 def test_the_hardware_is_compared_without_a_move(job):
     core = open_microscope(job.profile, job.profile_path, job.protocol)
-    before = core.getXYPosition(), core.getZPosition(), core.getState("Excitation") if "Excitation" in core.getLoadedDevices() else 0
+    before = (
+        core.getXYPosition(),
+        core.getZPosition(),
+        core.getState("Excitation") if "Excitation" in core.getLoadedDevices() else 0,
+    )
     check_hardware(core, job.protocol, job.profile, job.profile_path)
-    after = core.getXYPosition(), core.getZPosition(), core.getState("Excitation") if "Excitation" in core.getLoadedDevices() else 0
+    after = (
+        core.getXYPosition(),
+        core.getZPosition(),
+        core.getState("Excitation") if "Excitation" in core.getLoadedDevices() else 0,
+    )
     assert before == after
     if job.profile.simulator:
         assert float(core.getProperty("Simulator", "DeliveredLight_ms")) == 0

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import ROOT, Job, load_job
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import UniMMCore
 
+from conftest import ROOT, Job, load_job
 from scotopic.microscope import image_site, open_microscope, switch_light_off
 from scotopic.protocol import LIGHT_LEVEL_GROUP
 
@@ -83,7 +83,7 @@ def test_light_off_tries_everything_before_it_complains():
     source = job.profile.light_source("DAPI").model_copy(update={"switch_off": ()})
     source = type(source).model_validate(source.model_dump() | {"switch_off": [bad, good]})
     profile = job.profile.model_copy(update={"light_sources": {"DAPI": source}})
-    with pytest.raises(RuntimeError, match="LED.Powr = 0"):
+    with pytest.raises(RuntimeError, match=r"LED\.Powr = 0"):
         switch_light_off(core, profile)
     assert led_of(core, job) == 0
     assert not core.getShutterOpen()
@@ -140,7 +140,7 @@ def test_the_stock_engine_takes_the_same_four_levels_from_the_sequence(job):
         assert signals == pytest.approx([signals[3] * dose for dose in (0.0005, 0.002, 0.02, 1)], rel=0.1)
 
 
-def test_a_fast_clock_jumps_over_waiting_times(benchmark_s=0.5):
+def test_a_fast_clock_jumps_over_waiting_times():
     import time
 
     job = load_job("quickstart", "simulated")
@@ -149,4 +149,4 @@ def test_a_fast_clock_jumps_over_waiting_times(benchmark_s=0.5):
     for x in (0, 99_000, 0):
         core.setXYPosition(x, 0)
         core.waitForDevice("XY")
-    assert time.perf_counter() - start < benchmark_s  # 10 s of travel
+    assert time.perf_counter() - start < 5  # it is 10 s of travel

@@ -298,7 +298,7 @@ BAD_PROFILES = {
     "limits swapped": ({"stage": {"xy_device": "XY", "z_device": "Z", "x_um": [5, 1], "y_um": [0, 1], "z_um": [0, 1]}}, "x_um must be [smallest, largest], not [5, 1]"),
     "no pixel size": ({"camera": {"device": "C", "width_px": 5, "height_px": 5, "pixel_size_um": 0, "offset_counts": 0, "gain_e_per_count": 1, "read_noise_e": 1, "saturation_counts": 255}}, "camera.pixel_size_um = 0: should be greater than 0"),
     "fault unknown": ({"simulator": {"faults": [{"kind": "snap_fail"}]}}, "did you mean 'snap_fails'?"),
-    "too many phases": ({"simulator": {"specimen": {"kind": "synthetic", "g2_fraction": 0.99}}}, "add up to 1.16, more than 1"),
+    "too many phases": ({"simulator": {"specimen": {"kind": "synthetic", "g2_fraction": 0.99}}}, "add up to 1.17, more than 1"),
 }  # fmt: skip
 
 

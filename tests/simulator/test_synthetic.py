@@ -7,7 +7,7 @@ from scotopic.protocol import Plate, SyntheticSpecimenSettings
 from scotopic.simulator import Field, SyntheticSpecimen
 
 PX = 0.65
-PINNED = "synthetic-1-498d7d42eece"
+PINNED = "synthetic-1-3084793af11f"
 PLATE = Plate.model_validate("96-well")
 
 
@@ -77,7 +77,7 @@ def test_phases_are_as_frequent_as_asked():
     assert share["G2"] == pytest.approx(0.30, abs=0.04)
     assert share["S"] == pytest.approx(0.08, abs=0.025)
     assert share["M"] == pytest.approx(0.05, abs=0.02)
-    assert share["dim"] == pytest.approx(0.04, abs=0.02)
+    assert share["dim"] == pytest.approx(0.05, abs=0.02)
     g1, g2 = (nuclei[nuclei.phase == p].dna_content for p in ("G1", "G2"))
     assert g2.mean() / g1.mean() == pytest.approx(2, rel=0.01)
     assert g1.std() / g1.mean() == pytest.approx(0.05, abs=0.01)
@@ -86,7 +86,7 @@ def test_phases_are_as_frequent_as_asked():
 def test_the_density_is_that_asked_for_and_differs_between_wells():
     counts = [len(specimen().truth(f).nuclei) for f in fields_over_the_plate()]
     per_mm2 = np.array(counts) / (512 * PX / 1000) ** 2
-    assert per_mm2.mean() == pytest.approx(660, rel=0.15)
+    assert per_mm2.mean() == pytest.approx(640, rel=0.15)
     assert 0.1 < per_mm2.std() / per_mm2.mean() < 0.5
 
 

@@ -53,7 +53,7 @@ class SyntheticSpecimenSettings(FrozenModel):
     """A made-up plate."""
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed: another seed is another plate of the same kind."""
-    nuclei_per_mm2: float = Field(default=660, gt=0, le=4000)
+    nuclei_per_mm2: float = Field(default=640, gt=0, le=4000)
     """Density of nuclei in an average well."""
     well_density_spread: float = Field(default=0.3, ge=0, le=1)
     """Coefficient of variation of the density between wells."""
@@ -67,7 +67,7 @@ class SyntheticSpecimenSettings(FrozenModel):
     """Share of cells in G2 phase."""
     mitotic_fraction: float = Field(default=0.05, ge=0, le=1)
     """Share of cells in mitosis: compact and bright."""
-    dim_fraction: float = Field(default=0.04, ge=0, le=1)
+    dim_fraction: float = Field(default=0.05, ge=0, le=1)
     """Share of very dim nuclei."""
     dna_cv: float = Field(default=0.05, ge=0, le=0.3)
     """Coefficient of variation of the stain that a given amount of DNA binds."""

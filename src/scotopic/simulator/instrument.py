@@ -260,7 +260,11 @@ class Instrument:
         settings, px = self.setup.settings, self.setup.pixel_size_um
         key = (x_um, y_um, round(abs(self._z_um - self.focus_z_um), 1))
         if self._seen is None or self._seen[0] != key:
-            sigma_um = float(np.hypot(settings.psf_sigma_um, settings.defocus_blur_um_per_um * key[2]))
+            sigma_um = float(
+                np.hypot(
+                    0 if self.specimen.is_imaged else settings.psf_sigma_um, settings.defocus_blur_um_per_um * key[2]
+                )
+            )
             left, top = Field(x_um, y_um, self.setup.width_px, self.setup.height_px, px).origin_px
             shape = self._shape[0] + 2 * optics.MARGIN_PX, self._shape[1] + 2 * optics.MARGIN_PX
             scene = self.specimen.scene((left - optics.MARGIN_PX, top - optics.MARGIN_PX), shape, px)

@@ -95,6 +95,8 @@ class ImageSpecimen:
         top, left = (height - rows * self._shape[0]) // 2, (width - columns * self._shape[1]) // 2
         return [(top + r * self._shape[0], left + c * self._shape[1]) for r in range(rows) for c in range(columns)]
 
+    is_imaged = True
+
     @property
     def wells(self) -> tuple[str, ...]:
         """Wells that have images on them, in the order given."""

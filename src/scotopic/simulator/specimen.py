@@ -56,6 +56,9 @@ class Truth:
 class Specimen(Protocol):
     """What lies on the stage of the simulated microscope."""
 
+    is_imaged: bool
+    """Whether it comes from images, which the optics of a real microscope have blurred already."""
+
     def scene(self, origin_px: tuple[float, float], shape: tuple[int, int], pixel_size_um: float) -> Scene:
         """Return the fluorescence of a piece of the plate on the specimen's own lattice, without any optics.
 

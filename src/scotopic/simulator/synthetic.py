@@ -25,9 +25,9 @@ PHASES = ("G1", "S", "G2", "M", "dim")
 
 _TILE_UM = 100.0
 """The plane is cut into tiles with a random generator each, so that a nucleus is the same from wherever it is seen."""
-_EXCLUSION = 0.58
+_EXCLUSION = 0.62
 """Centres of two nuclei are at least this fraction of their mean diameter apart: below 1, so that many touch."""
-_CLUSTERING = 0.35
+_CLUSTERING = 0.3
 """Strength of the variation of density over some 100 um, which makes crowded places beside empty ones."""
 _DENSEST = 2.5
 """Largest density of a place relative to the mean."""
@@ -39,11 +39,11 @@ _HAZE_UM = 7.0
 _HAZE_BLOCK_PX = 4
 _G1_PLATEAU = 0.6
 """Mean brightness of a G1 nucleus of the mean size; G2 has 0.8, so that 1 is a bright interphase nucleus."""
-_SIZE_SPREAD = 0.14
+_SIZE_SPREAD = 0.17
 """Standard deviation of the logarithm of the diameter of nuclei with the same DNA content."""
 _WOBBLE = (0.06, 0.055, 0.04)
 """Standard deviation of the second to fourth harmonic of an outline, relative to its radius."""
-_MITOTIC_DIAMETER = 0.62
+_MITOTIC_DIAMETER = 0.58
 """Diameter of mitotic chromatin relative to the interphase nucleus."""
 _TEXTURE_PX = 256
 
@@ -79,9 +79,12 @@ class SyntheticSpecimen:
         self._settings = settings
         self._plate = plate
         self._tile = lru_cache(maxsize=4096)(self._make_tile)
+        self._debris = lru_cache(maxsize=4096)(self._make_debris)
         self._texture = lru_cache(maxsize=2)(self._make_texture)
         rng = np.random.default_rng((settings.seed, 1))
         self._waves = rng.normal(0, 2 * np.pi / 160, (6, 2)), rng.uniform(0, 2 * np.pi, 6)
+
+    is_imaged = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -153,30 +156,25 @@ class SyntheticSpecimen:
     def _relative_density(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
         """Return the density of candidates at points of the plate, relative to the mean; 0 outside wells."""
         vectors, phases = self._waves
-        waves = np.cos(np.column_stack([x, y]) @ vectors.T + phases).sum(1) / np.sqrt(3)
-        clusters = np.clip(1 + _CLUSTERING * waves, 0, None)
-        spacing = [s * 1000 if s > 0 else np.inf for s in self._plate.spacing_mm]
-        column, row = (
-            np.clip(np.rint(v / s), 0, n - 1).astype(int)
-            for v, s, n in zip((x, y), spacing, (self._plate.columns, self._plate.rows), strict=True)
-        )
-        dx, dy = (
-            v - np.where(i > 0, i, 0) * (s if np.isfinite(s) else 0)
-            for v, i, s in zip((x, y), (column, row), spacing, strict=True)
-        )
+        waves = np.cos(x[:, None] * vectors[:, 0] + y[:, None] * vectors[:, 1] + phases).sum(1) / np.sqrt(3)
+        column, dx = _nearest_well(x, self._plate.spacing_mm[0] * 1000, self._plate.columns)
+        row, dy = _nearest_well(y, self._plate.spacing_mm[1] * 1000, self._plate.rows)
         half_x, half_y = (s * 500 - _REACH_UM for s in self._plate.well_size_mm)
-        radial = (dx / half_x) ** 2 + (dy / half_y) ** 2 if self._plate.round_wells else None
-        inside = radial <= 1 if radial is not None else (np.abs(dx) <= half_x) & (np.abs(dy) <= half_y)
-        wells, which = np.unique(np.column_stack([row, column]), axis=0, return_inverse=True)
-        factors = np.array([self._well_density(int(r), int(c)) for r, c in wells])
-        density = np.minimum(clusters * factors[which.ravel()], _DENSEST) if len(x) else np.zeros(0)
-        return np.where(inside, density, 0)
+        if self._plate.round_wells:
+            inside = (dx / half_x) ** 2 + (dy / half_y) ** 2 <= 1
+        else:
+            inside = (np.abs(dx) <= half_x) & (np.abs(dy) <= half_y)
+        density = np.maximum(1 + _CLUSTERING * waves, 0) * self._density_of_wells[row, column]
+        return np.where(inside, np.minimum(density, _DENSEST), 0)
 
-    def _well_density(self, row: int, column: int) -> float:
-        empty, spread = np.random.default_rng((self._settings.seed, 3, row, column)).random(2)
-        if empty < self._settings.empty_well_fraction:
-            return 0.0
-        return float(np.clip(1 + self._settings.well_density_spread * ndtri(spread), 0.25, 2))
+    @cached_property
+    def _density_of_wells(self) -> NDArray[np.float64]:
+        """Density of each well relative to the mean, shape (rows, columns)."""
+        shape = self._plate.rows, self._plate.columns
+        draws = np.array([[np.random.default_rng((self._settings.seed, 3, *at)).random(2) for at in np.ndindex(shape)]])
+        empty, spread = draws.reshape(*shape, 2).transpose(2, 0, 1)
+        density = np.clip(1 + self._settings.well_density_spread * ndtri(spread), 0.25, 2)
+        return np.where(empty < self._settings.empty_well_fraction, 0.0, density)
 
     def _nuclei_on(self, origin_px: tuple[float, float], shape: tuple[int, int], px: float) -> _Nuclei:
         (x0, y0), (height, width) = origin_px, shape
@@ -186,13 +184,7 @@ class SyntheticSpecimen:
 
     def _nuclei_in(self, x0: float, y0: float, x1: float, y1: float) -> _Nuclei:
         """Return the nuclei with their centres in a box, sorted by position (so always in the same order)."""
-        reach = 2 * _REACH_UM
-        tiles = [
-            self._tile(ix, iy)
-            for iy in range(int((y0 - reach) // _TILE_UM), int((y1 + reach) // _TILE_UM) + 1)
-            for ix in range(int((x0 - reach) // _TILE_UM), int((x1 + reach) // _TILE_UM) + 1)
-        ]
-        draws = np.concatenate(tiles)
+        draws = np.concatenate([self._tile(*tile) for tile in _tiles(x0, y0, x1, y1)])
         nuclei = self._from_draws(draws)
         kept = _matern_ii(np.column_stack([nuclei.x, nuclei.y]), nuclei.long_radius + nuclei.short_radius, draws[:, 3])
         kept &= (nuclei.x >= x0) & (nuclei.x < x1) & (nuclei.y >= y0) & (nuclei.y < y1)
@@ -294,18 +286,39 @@ class SyntheticSpecimen:
     def _add_debris(self, canvas: NDArray[np.float32], origin_px: tuple[int, int], px: float) -> None:
         """Add specks: small and sharp, or (one in eight) large and faint, floating above."""
         (x0, y0), (height, width) = origin_px, canvas.shape
-        per_tile = self._settings.debris_per_mm2 * (_TILE_UM / 1000) ** 2
-        reach = 40.0
-        for iy in range(int((y0 * px - reach) // _TILE_UM), int(((y0 + height) * px + reach) // _TILE_UM) + 1):
-            for ix in range(int((x0 * px - reach) // _TILE_UM), int(((x0 + width) * px + reach) // _TILE_UM) + 1):
-                rng = np.random.default_rng((self._settings.seed, 5, ix + 2**24, iy + 2**24))
-                for u in rng.random((rng.poisson(per_tile), 5)):
-                    x_um, y_um = (ix + u[0]) * _TILE_UM, (iy + u[1]) * _TILE_UM
-                    if self._relative_density(np.array([x_um]), np.array([y_um]))[0] > 0:
-                        floating = u[2] < 0.125
-                        sigma_um = 5 + 5 * u[3] if floating else 0.4 + 0.9 * u[3]
-                        peak = 0.04 + 0.08 * u[4] if floating else 0.08 * 15 ** u[4]
-                        _add_spot(canvas, x_um / px - x0, y_um / px - y0, sigma_um / px, peak)
+        specks = np.concatenate(
+            [self._debris(*tile) for tile in _tiles(x0 * px, y0 * px, (x0 + width) * px, (y0 + height) * px)]
+        )
+        specks = specks[self._relative_density(specks[:, 0], specks[:, 1]) > 0]
+        for x_um, y_um, kind, size, brightness in specks:
+            floating = kind < 0.125
+            sigma_um = 5 + 5 * size if floating else 0.4 + 0.9 * size
+            peak = 0.04 + 0.08 * brightness if floating else 0.08 * 15**brightness
+            _add_spot(canvas, x_um / px - x0, y_um / px - y0, sigma_um / px, peak)
+
+    def _make_debris(self, ix: int, iy: int) -> NDArray[np.float64]:
+        """Return the specks of a tile: x, y (um), and three uniform numbers each."""
+        rng = np.random.default_rng((self._settings.seed, 5, ix + 2**24, iy + 2**24))
+        specks = rng.random((rng.poisson(self._settings.debris_per_mm2 * (_TILE_UM / 1000) ** 2), 5))
+        specks[:, 0] = (ix + specks[:, 0]) * _TILE_UM
+        specks[:, 1] = (iy + specks[:, 1]) * _TILE_UM
+        return specks
+
+
+def _tiles(x0: float, y0: float, x1: float, y1: float) -> list[tuple[int, int]]:
+    """Return the tiles of the plane from which something may reach into a box, in micrometres."""
+    reach = 2 * _REACH_UM
+    rows = range(int((y0 - reach) // _TILE_UM), int((y1 + reach) // _TILE_UM) + 1)
+    columns = range(int((x0 - reach) // _TILE_UM), int((x1 + reach) // _TILE_UM) + 1)
+    return [(ix, iy) for iy in rows for ix in columns]
+
+
+def _nearest_well(position_um: NDArray[Any], spacing_um: float, count: int) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    """Return the index of the nearest well along an axis, and the distance from its centre."""
+    if count == 1:
+        return np.zeros(len(position_um), np.intp), position_um
+    index = np.clip(np.rint(position_um / spacing_um), 0, count - 1).astype(np.intp)
+    return index, position_um - index * spacing_um
 
 
 def _matern_ii(xy: NDArray[Any], diameters: NDArray[Any], marks: NDArray[Any]) -> NDArray[np.bool_]:
