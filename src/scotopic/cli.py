@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,7 +115,8 @@ def _print_report(report: CheckReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    # Not a terminal: wide enough for a log file, whatever the width of the last terminal was.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     tables: list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]] = [
         ("Devices", ("used for", "device or preset", "from"), report.devices),
         (

@@ -70,6 +70,17 @@ def _read_or_note(path: Path, model: type[M], problems: list[Problem]) -> M | No
         return None
 
 
+def describe_specimen(protocol: ImagingProtocol, profile: MicroscopeProfile) -> list[tuple[str, str]]:
+    """Return (what, which) of the specimen under a simulated microscope, for the report of the check."""
+    if profile.simulator is None:
+        return []
+    from scotopic.protocol.simulator_setup import SimulatorSetup
+    from scotopic.simulator import make_specimen
+
+    specimen = make_specimen(SimulatorSetup.of(profile, protocol))
+    return [("specimen", specimen.fingerprint), ("", specimen.description)]
+
+
 def fit_to_specimen(protocol: ImagingProtocol, profile: MicroscopeProfile) -> tuple[ImagingProtocol, str]:
     """Leave out the wells that a specimen of images cannot fill.
 
@@ -116,6 +127,8 @@ def check(
     protocol, profile = read_job(protocol_path, profile_path, specimen)
     protocol, fewer = fit_to_specimen(protocol, profile)
     report = check_files(protocol, protocol_path, profile, profile_path, out)
+    if not report.problems:
+        report.facts += describe_specimen(protocol, profile)
     if fewer:
         report.warnings.append(Problem(fewer))
     if connect and not report.problems:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from scotopic.microscope.core import switch_light_off
@@ -64,7 +65,10 @@ def image_site(
                     f"{level.name}: {source.device}.{source.property} is {power:g} (asked: {wanted:g}), "
                     f"exposure {core.getExposure():g} ms (asked: {level.exposure_ms:g}): no light was given"
                 )
+            time.sleep(source.settle_ms / 1000)
             images[level.name] = _expose(core, profile)
+            if profile.gating.how == "software":
+                switch_light_off(core, profile)  # nothing else darkens the sample between two exposures
     finally:
         switch_light_off(core, profile)
         core.setAutoShutter(automatic)

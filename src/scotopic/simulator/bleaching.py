@@ -10,10 +10,12 @@ class BleachingMap:
 
     Fluorescence decays exponentially with the light received, by `rate_per_ms` a millisecond at full power.
     One record for each place that was lit, a rectangle of the size of the field of view, in buckets of that
-    size: memory grows with the number of places (100 bytes each), not with the number of exposures.
+    size: memory grows with the number of places, not with the number of exposures. Beyond 200,000 places (some
+    50 MB) the oldest are forgotten.
     """
 
     _SAME_PLACE_UM = 5.0
+    _MOST_BUCKETS = 200_000
 
     def __init__(self, fov_um: tuple[float, float], rate_per_ms: float) -> None:
         self._fov_um = fov_um
@@ -30,6 +32,8 @@ class BleachingMap:
                 place[2] += light_ms
                 return
         bucket.append([x_um, y_um, light_ms])
+        if len(self._places) > self._MOST_BUCKETS:
+            del self._places[next(iter(self._places))]
 
     def left(self, x_um: float, y_um: float, shape: tuple[int, int]) -> np.ndarray | np.float32:
         """Return the fluorescence left in the field around a point: one number, or shape (Y, X), float32."""

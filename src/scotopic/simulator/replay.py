@@ -123,6 +123,16 @@ class ImageSpecimen:
             digest.update(path.read_bytes())
         return f"images-{len(self._paths)}-{digest.hexdigest()[:12]}"
 
+    @property
+    def description(self) -> str:
+        """Number of images and masks, and the conversion from counts to photons."""
+        offset, scale = self._conversion
+        masks = sum(mask_path(path) is not None for path in self._paths)
+        return (
+            f"{len(self._paths)} images ({masks} with masks); offset {offset:.1f} counts, "
+            f"{1 / scale:.1f} counts above it (99.5th percentile) become peak_e photo-electrons"
+        )
+
     def scene(self, origin_px: tuple[float, float], shape: tuple[int, int], pixel_size_um: float) -> Scene:
         """Return the fluorescence of a piece of the plate (see `Specimen.scene`).
 

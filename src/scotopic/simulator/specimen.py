@@ -87,6 +87,11 @@ class Specimen(Protocol):
         """Name, version and hash of the specimen, for every figure that is published."""
         ...
 
+    @property
+    def description(self) -> str:
+        """One line for people: what it is, and how it became photons."""
+        ...
+
 
 def nuclei_table(labels: NDArray[Any], pixel_size_um: float) -> pd.DataFrame:
     """Return the table of a `Truth` for a label image, shape (Y, X), integer."""

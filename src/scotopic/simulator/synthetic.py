@@ -94,6 +94,12 @@ class SyntheticSpecimen:
         text = self._settings.model_dump_json() + self._plate.model_dump_json() + str(rounded.astype(int).tolist())
         return f"synthetic-{VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
+    @property
+    def description(self) -> str:
+        """Seed and density."""
+        s = self._settings
+        return f"synthetic nuclei with known truth, seed {s.seed}, {s.nuclei_per_mm2:g} in a square millimetre"
+
     def scene(self, origin_px: tuple[float, float], shape: tuple[int, int], pixel_size_um: float) -> Scene:
         """Return the fluorescence of a piece of the plate (see `Specimen.scene`), on whole pixels from A1."""
         left, top = (int(np.floor(o)) for o in origin_px)
