@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+import threading
 from typing import TYPE_CHECKING
 
-from pymmcore_plus import CMMCorePlus, Keyword
-from pymmcore_plus.experimental.unicore import Device, UniMMCore
+from pymmcore_plus import CMMCorePlus, DeviceType, Keyword
+from pymmcore_plus.experimental.unicore import CameraDevice, Device, UniMMCore
 
 from scotopic.microscope.adapters import adapter_folder
 from scotopic.microscope.config_file import read_config
@@ -13,7 +13,6 @@ from scotopic.protocol import LIGHT_LEVEL_GROUP, ImagingProtocol, MicroscopeProf
 from scotopic.protocol.simulator_setup import SimulatorSetup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -22,26 +21,42 @@ logger = logging.getLogger(__name__)
 class PythonDeviceCore(UniMMCore):
     """MMCore with devices written in Python, and the two things that UniMMCore leaves to C++ devices only.
 
-    - Autoshutter: with a Python camera or shutter, UniMMCore never opens the light.
+    - Autoshutter: with a Python camera or shutter, UniMMCore never opens the light, for a snap or a sequence.
     - Autofocus: a Python device of type AutoFocus with a method `full_focus()` serves `fullFocus`.
     """
 
     def _do_snap_image(self) -> None:
-        with self._shutter_open_if_automatic():
-            super()._do_snap_image()
-
-    @contextmanager
-    def _shutter_open_if_automatic(self) -> Iterator[None]:
-        shutter = self.getShutterDevice()
-        if not (self.getAutoShutter() and shutter and self.isPyDevice(shutter)) or self.getShutterOpen():
-            yield
-            return
-        self.setShutterOpen(True)
+        opened = self._open_shutter_if_automatic()
         try:
-            self.waitForDevice(shutter)
-            yield
+            super()._do_snap_image()
         finally:
-            self.setShutterOpen(False)
+            if opened:
+                self.setShutterOpen(False)
+
+    def _start_sequence(self, cam: CameraDevice, n_images: int | None, stop_on_overflow: bool) -> None:
+        opened = self._open_shutter_if_automatic()
+        try:
+            super()._start_sequence(cam, n_images, stop_on_overflow)
+        except BaseException:
+            if opened:
+                self.setShutterOpen(False)
+            raise
+        if opened:
+            threading.Thread(target=self._close_shutter_after, args=(self._acquisition_thread,), daemon=True).start()
+
+    def _close_shutter_after(self, acquisition: threading.Thread) -> None:
+        acquisition.join()
+        self.setShutterOpen(False)
+
+    def _open_shutter_if_automatic(self) -> bool:
+        """Open the shutter where MMCore itself would not; return whether it was opened."""
+        camera, shutter = self.getCameraDevice(), self.getShutterDevice()
+        python = any(label and self.isPyDevice(label) for label in (camera, shutter))
+        if not (self.getAutoShutter() and shutter and python) or self.getShutterOpen():
+            return False
+        self.setShutterOpen(True)
+        self.waitForDevice(shutter)
+        return True
 
     def setAutoFocusDevice(self, autofocusLabel: str) -> None:  # noqa: N802, N803 - MMCore's names
         """Choose the autofocus device."""
@@ -103,8 +118,7 @@ def open_microscope(
             setup = SimulatorSetup.of(profile, protocol)
             core.setProperty(profile.simulator.hub, "Setup", setup.model_dump_json())
         switch_light_off(core, profile)
-        if profile.stage.autofocus_device is not None:
-            core.setAutoFocusDevice(profile.stage.autofocus_device)
+        _choose_devices(core, profile)
         if protocol is not None:
             define_light_levels(core, profile, protocol)
         core.updateSystemStateCache()
@@ -112,6 +126,33 @@ def open_microscope(
         core.unloadAllDevices()
         raise
     return core
+
+
+def _choose_devices(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
+    """Make the profile's devices the current ones, whatever the `.cfg` chose; a wrong type is refused.
+
+    Raises
+    ------
+    RuntimeError
+        If a device is not what the profile takes it for.
+    """
+    stage = profile.stage
+    for use, label, kind, choose in (
+        ("camera.device", profile.camera.device, DeviceType.Camera, core.setCameraDevice),
+        ("stage.xy_device", stage.xy_device, DeviceType.XYStage, core.setXYStageDevice),
+        ("stage.z_device", stage.z_device, DeviceType.Stage, core.setFocusDevice),
+        ("stage.autofocus_device", stage.autofocus_device, DeviceType.AutoFocus, core.setAutoFocusDevice),
+        ("gating.shutter", profile.gating.shutter, DeviceType.Shutter, core.setShutterDevice),
+    ):
+        if label is None:
+            continue
+        found = core.getDeviceType(label)
+        if found != kind:
+            raise RuntimeError(f"{use} = {label!r} is a device of type {found.name}, not {kind.name}")
+        choose(label)
+    # A move over the whole stage must fit into MMCore's timeout.
+    longest_um = max(stage.x_um[1] - stage.x_um[0], stage.y_um[1] - stage.y_um[0])
+    core.setTimeoutMs(max(core.getTimeoutMs(), int(2000 * longest_um / stage.xy_um_per_s) + 2000))
 
 
 def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
@@ -126,9 +167,9 @@ def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
     for channel, source in profile.light_sources.items():
         for setting in source.switch_off:
             try:
-                core.setProperty(setting.device, setting.property, setting.value)
+                core.setProperty(setting.device, setting.property, setting.text)
             except Exception as error:
-                failures.append(f"{channel}: {setting.device}.{setting.property} = {setting.value}: {error}")
+                failures.append(f"{channel}: {setting.device}.{setting.property} = {setting.text}: {error}")
     if profile.gating.shutter is not None:
         try:
             core.setShutterOpen(profile.gating.shutter, False)

@@ -18,16 +18,19 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 M = TypeVar("M", bound=BaseModel)
+Place = tuple[str | int, ...]
+"""Keys and list indices from the top of a file to a value."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the booleans and floats of YAML 1.2.
+    """PyYAML's safe loader with the booleans and numbers of YAML 1.2.
 
-    By YAML 1.1, `off`, `no` and `yes` are booleans and `1e3` is text: each a trap in a file about light.
+    By YAML 1.1, `off`, `no` and `yes` are booleans, `1e3` is text, `0200` is 128 and `3:20` is 200: each a trap in a
+    file about light.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -40,6 +43,8 @@ _Loader.add_implicit_resolver(
     re.compile(r"^([-+]?(\.\d+|\d+\.\d*|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
     list("-+.0123456789"),
 )
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node), 10))
 
 
 @dataclass(frozen=True)
@@ -84,27 +89,27 @@ def read_model(path: Path, model: type[M]) -> M:
     ProblemsError
         With one line for each mistake: file and line, key, value, what is allowed, the nearest valid name.
     """
+    text = _read_text(path)
+    lines: dict[Place, int] = {}
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors like to put a byte order mark in front
         root = yaml.compose(text, Loader=_Loader)
-    except OSError as error:
-        raise ProblemsError([Problem(f"cannot be read: {error.strerror}", str(path))]) from error
-    except UnicodeDecodeError as error:
-        raise ProblemsError(
-            [Problem(f"is not UTF-8 text ({error.reason} at byte {error.start})", str(path))]
-        ) from error
+        if not isinstance(root, yaml.MappingNode):
+            raise ProblemsError([Problem("must be a list of `key: value` lines", str(path))])
+        problems = [Problem(what, str(path), line, _dotted(place)) for place, line, what in _walk(root, (), lines)]
+        if any(problem.message == _NO_KEY for problem in problems):
+            raise ProblemsError(problems)
+        # Through JSON, so that a YAML list is good for a tuple; strict, so that a word is no number.
+        data = json.dumps(yaml.load(text, Loader=_Loader), default=str)  # noqa: S506 - a safe loader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise ProblemsError([Problem(f"is not YAML: {error.problem}", str(path), line)]) from error
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise ProblemsError([Problem("is nested too deeply, or within itself", str(path))]) from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        if isinstance(error, ProblemsError):
+            raise
         raise ProblemsError([Problem(f"is not YAML: {error}", str(path))]) from error
-    if not isinstance(root, yaml.MappingNode):
-        raise ProblemsError([Problem("must be a list of `key: value` lines", str(path))])
-    lines: dict[tuple[str | int, ...], int] = {}
-    problems = [Problem("is given twice", str(path), line, _dotted(place)) for place, line in _walk(root, (), lines)]
     try:
-        # Strict, so that `yes` is no number; through JSON, so that a YAML list is good for a tuple.
-        data = json.dumps(yaml.load(text, Loader=_Loader), default=str)  # noqa: S506 - a safe loader
         result = model.model_validate_json(data, strict=True, context={"folder": str(path.parent)})
     except ValidationError as error:
         found = json.loads(data)
@@ -113,25 +118,40 @@ def read_model(path: Path, model: type[M]) -> M:
             for details in error.errors(include_url=False)
             if not _is_echo(details, found)
         ]
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        problems.append(Problem(f"is not readable: {error}", str(path)))
     if problems:
         raise ProblemsError(sorted(problems, key=lambda problem: problem.line or 0))
     return result
 
 
-def _walk(
-    node: yaml.Node, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
-) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Note the line of every key; yield the keys that occur twice (PyYAML takes the last without a word)."""
+_NO_KEY = "must be a plain word before the colon"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # Windows editors like to put a byte order mark in front
+    except OSError as error:
+        raise ProblemsError([Problem(f"cannot be read: {error.strerror}", str(path))]) from error
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
+        raise ProblemsError([Problem(what, str(path))]) from error
+    except ValueError as error:  # a path that cannot be one
+        raise ProblemsError([Problem(f"cannot be read: {error}", repr(str(path)))]) from error
+
+
+def _walk(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Iterator[tuple[Place, int, str]]:
+    """Note the line of every key; yield those that occur twice (PyYAML takes the last without a word) or are none."""
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                yield place, line, _NO_KEY
+                continue
             inner = (*place, key.value)
-            lines[inner] = key.start_mark.line + 1
+            lines[inner] = line
             if key.value in seen:
-                yield inner, key.start_mark.line + 1
+                yield inner, line, "is given twice"
             seen.add(key.value)
             yield from _walk(value, inner, lines)
     elif isinstance(node, yaml.SequenceNode):
@@ -143,7 +163,7 @@ def _problem(
     details: ErrorDetails,
     model: type[BaseModel],
     data: Any,
-    lines: dict[tuple[str | int, ...], int],
+    lines: dict[Place, int],
     file: str,
 ) -> Problem:
     place, value = _place_in_file(details, data)
@@ -185,7 +205,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _place_in_file(details: ErrorDetails, data: Any) -> tuple[tuple[str | int, ...], Any]:
+def _place_in_file(details: ErrorDetails, data: Any) -> tuple[Place, Any]:
     """Return the path of an error as it stands in the file, and the value there.
 
     pydantic puts the names of union members between the keys; whatever is no key of the file is one of those,
@@ -209,20 +229,20 @@ def _place_in_file(details: ErrorDetails, data: Any) -> tuple[tuple[str | int, .
     return tuple(place), data
 
 
-def _line(place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]) -> int | None:
+def _line(place: Place, lines: dict[Place, int]) -> int | None:
     while place and place not in lines:
         place = place[:-1]
     return lines.get(place)
 
 
-def _dotted(place: tuple[str | int, ...]) -> str:
+def _dotted(place: Place) -> str:
     text = ""
     for step in place:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
 
 
-def _keys_at(model: type[BaseModel], steps: tuple[str | int, ...]) -> set[str]:
+def _keys_at(model: type[BaseModel], steps: Place) -> set[str]:
     """Return the keys that are allowed at a path of a model, in pydantic's steps (members of unions named)."""
     models = {model}
     for step in steps:

@@ -41,7 +41,7 @@ class TimeLapse(FrozenModel):
 
     count: int = Field(gt=0, le=1_000_000)
     """Number of time points."""
-    interval_s: float = Field(ge=0)
+    interval_s: float = Field(ge=0, le=10_000_000)
     """Time between the starts of two time points in seconds; 0 means at once."""
 
 

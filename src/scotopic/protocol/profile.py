@@ -27,8 +27,13 @@ class PropertySetting(FrozenModel):
     """Label of the device in the `.cfg`."""
     property: str
     """Name of the property."""
-    value: str | float
+    value: str | int | float
     """Value to set."""
+
+    @property
+    def text(self) -> str:
+        """The value as MMCore takes it: whole numbers without decimals, which integer properties would refuse."""
+        return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
 
 
 class DosePoint(FrozenModel):
@@ -86,6 +91,8 @@ class LightSource(FrozenModel):
             percents = [p.led_percent for p in self.dose_curve]
             if sorted(set(percents)) != percents or percents[-1:] != [100]:
                 raise ValueError("dose_curve must rise in led_percent and end at 100")
+            if self.dose_curve[-1].relative_power != 1:
+                raise ValueError("dose_curve: relative_power at 100 is 1, the light that all others are relative to")
         return self
 
     def setting(self, led_percent: float) -> LedSetting:
@@ -251,6 +258,12 @@ class MicroscopeProfile(FrozenModel):
     simulator: SimulatorSettings | None = None
     """Present when the microscope is made of software."""
 
+    @model_validator(mode="after")
+    def _simulator_has_a_shutter(self) -> Self:
+        if self.simulator is not None and self.gating.how != "core_shutter":
+            raise ValueError(f"gating.how = {self.gating.how!r}: the simulated microscope has a shutter, use core_shutter")
+        return self
+
     def light_source(self, channel: str) -> LightSource:
         """Return the light source of a channel.
 
@@ -276,7 +289,14 @@ class MicroscopeProfile(FrozenModel):
             raise ValueError(
                 "plate_calibration is missing: drive to the centres of A1 and two more wells and write down X and Y"
             )
-        return fit_placement(self.plate_calibration, plate)
+        placement = fit_placement(self.plate_calibration, plate)
+        (a, b, _), _ = placement.matrix
+        if abs(b) > abs(a) and self.camera.width_px != self.camera.height_px:
+            raise ValueError(
+                "plate_calibration: the plate is turned by a quarter against the camera's long side; sites would overlap. "
+                "Swap the axes of the stage in Micro-Manager (TransposeXY), or use a square region of interest"
+            )
+        return placement
 
     def focus_plane_on(self, plate: Plate, points: dict[str, float] | None = None) -> tuple[float, float, float]:
         """Return (a, b, c) of the focus plane z = a x + b y + c over stage positions, in micrometres.
@@ -301,13 +321,24 @@ class MicroscopeProfile(FrozenModel):
         if missing := [well for well in wells if well not in plate.wells]:
             raise ValueError(f"focus plane: {', '.join(missing)} not on a {plate.name} plate")
         placement = self.placement(plate)
-        return fit_plane([(*placement.to_stage(*plate.centre_um(well)), z) for well, z in wells.items()])
+        points_um = [(*placement.to_stage(*plate.centre_um(well)), z) for well, z in wells.items()]
+        a, b, c = fit_plane(points_um)
+        off = {well: z - (a * x + b * y + c) for well, (x, y, z) in zip(wells, points_um, strict=True)}
+        worst = max(off, key=lambda well: abs(off[well]))
+        if abs(off[worst]) > _LARGEST_OFF_PLANE_UM:
+            raise ValueError(
+                f"focus plane: {worst} lies {off[worst]:+.0f} um off the plane through the wells (allowed: "
+                f"{_LARGEST_OFF_PLANE_UM:g}); is one of the heights mistyped?"
+            )
+        return a, b, c
 
     def config_path(self, profile_path: Path) -> Path:
         """Return the path of the Micro-Manager configuration, given that of this profile."""
         return profile_path.parent / Path(self.config)
 
 
+_LARGEST_OFF_PLANE_UM = 50.0
+"""Plates sag and bow by tens of micrometres (ANSI/SLAS footprints allow 0.1 mm and more over the plate)."""
 _SCALE_TOLERANCE = 0.02
 """A measured well distance this far from the plate's drawing means another plate or another well."""
 

@@ -28,6 +28,8 @@ class SimulatorSetup(FrozenModel):
     """Height of the camera."""
     pixel_size_um: float = Field(default=0.65, gt=0)
     """Size of a pixel on the sample."""
+    saturation_counts: int = Field(default=65535, gt=0, le=65535)
+    """Largest value of a pixel: 4095 makes a 12-bit camera."""
     plate: Plate = Plate.model_validate("96-well")
     """Plate on the stage."""
     wells_um: dict[str, tuple[float, float]] = Field(default={"A1": (0, 0), "A12": (99_000, 0), "H1": (0, 63_000)})
@@ -56,6 +58,7 @@ class SimulatorSetup(FrozenModel):
             width_px=profile.camera.width_px,
             height_px=profile.camera.height_px,
             pixel_size_um=profile.camera.pixel_size_um,
+            saturation_counts=profile.camera.saturation_counts,
             plate=plate,
             wells_um=wells_um,
             sites=protocol.sites_in_travel_order(profile.camera.fov_um) if protocol else (),

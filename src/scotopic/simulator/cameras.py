@@ -39,10 +39,10 @@ class Sensor:
         return self.noise.expose(mean_e, rng, offset_counts=self.offset_counts, gain_e_per_count=self.gain_e_per_count)
 
 
-def make_sensor(kind: str, shape: tuple[int, int], seed: int) -> Sensor:
+def make_sensor(kind: str, shape: tuple[int, int], seed: int, saturation_counts: int = 65535) -> Sensor:
     """Return the camera of a preset (`ccd` or `scmos`) with this seed's imperfections."""
     rng = np.random.default_rng((seed, 10))
-    noise = NOISE[kind]
+    noise = NOISE[kind].model_copy(update={"saturation_counts": saturation_counts})
     n_pixels = shape[0] * shape[1]
     hot = rng.choice(n_pixels, size=int(n_pixels * _HOT_FRACTION), replace=False)
     maps: list[NDArray[np.float32] | None] = [None, None]

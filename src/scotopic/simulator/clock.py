@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Clock:
@@ -9,17 +14,33 @@ class Clock:
     def __init__(self, *, fast: bool) -> None:
         self._fast = fast
         self._now = 0.0
+        self._stood_still_s = 0.0
 
     def now(self) -> float:
         """Return the time."""
-        return self._now if self._fast else time.perf_counter()
+        return self._now if self._fast else time.perf_counter() - self._stood_still_s
 
     def wait_until(self, moment: float) -> None:
         """Let time pass until a moment (no time if it is over)."""
         if self._fast:
             self._now = max(self._now, moment)
-        elif (left := moment - time.perf_counter()) > 0:
+        elif (left := moment - self.now()) > 0:
             time.sleep(left)
+
+    def be_slow(self, seconds: float) -> None:
+        """Let time pass here and in the world outside: for devices that hang."""
+        time.sleep(seconds)
+        if self._fast:
+            self._now += seconds
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let no time pass: computing an image is not part of the simulated world, and lights no sample."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stood_still_s += time.perf_counter() - start
 
     def is_pending(self, moment: float) -> bool:
         """Return whether a moment is still to come. A fast clock jumps there instead: asking is waiting."""

@@ -39,11 +39,13 @@ def fill_disk(folder: Path) -> None:
 
     Raises
     ------
-    ValueError
-        If the file system is larger than 2 GiB.
+    RuntimeError
+        If the file system is larger than 2 GiB, or there is no such folder.
     """
+    if not folder.is_dir():
+        raise RuntimeError(f"disk_fills: {folder} is no folder")
     if shutil.disk_usage(folder).total > _LARGEST_DISK_TO_FILL:
-        raise ValueError(f"disk_fills: {folder} is on a file system larger than 2 GiB, which will not be filled")
+        raise RuntimeError(f"disk_fills: {folder} is on a file system larger than 2 GiB, which will not be filled")
     with tempfile.NamedTemporaryFile(dir=folder, prefix="ballast-", delete=False) as ballast:
         try:
             for size in (2**20, 2**12, 1):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +66,7 @@ class Instrument:
             self._clock = Clock(fast=settings.clock == "fast")
             self._faults = Faults(settings.faults)
             self._light = LightRecord()
-            self._sensor = make_sensor(settings.camera, self._shape, settings.seed)
+            self._sensor = make_sensor(settings.camera, self._shape, settings.seed, setup.saturation_counts)
             self._illumination = optics.illumination(self._shape, settings.illumination_falloff)
             self._bleaching = BleachingMap(
                 (setup.width_px * setup.pixel_size_um, setup.height_px * setup.pixel_size_um),
@@ -100,6 +99,8 @@ class Instrument:
             on_step = round(percent / step) * step
             if percent > 0 and self._faults.due("led_ignores"):
                 return
+            if percent == 0 and self._led_percent > 0 and self._faults.due("led_stays_on"):
+                return
             fault = self._faults.due("led_misreports") if percent > 0 else None
             self._reported_percent = on_step
             self._led_percent = fault.amount if fault else on_step
@@ -114,7 +115,7 @@ class Instrument:
         """Open or close the shutter."""
         self._be_slow()
         with self._lock:
-            if self._faults.due("shutter_sticks"):
+            if opened != self._shutter_open and self._faults.due("shutter_sticks"):
                 return
             self._shutter_open = opened
             self._update_light()
@@ -215,7 +216,7 @@ class Instrument:
         """
         self._be_slow()
         if hang := self._faults.due("camera_hangs"):
-            time.sleep(min(hang.amount, MAX_HANG_S))
+            self._clock.be_slow(min(hang.amount, MAX_HANG_S))
         if self._faults.due("snap_fails"):
             raise RuntimeError("camera error: no image was read out")
         if (full := self._faults.due("disk_fills")) and full.folder:
@@ -225,7 +226,8 @@ class Instrument:
         self._clock.wait_until(end)
         with self._lock:
             light_ms = self._light.integral_ms(start, end)
-            image = self._image(light_ms, exposure_ms)
+            with self._clock.standing_still():
+                image = self._image(light_ms, exposure_ms)
             self._count_light(max(end, self._clock.now()))
         return image
 
@@ -276,4 +278,4 @@ class Instrument:
 
     def _be_slow(self) -> None:
         if slow := self._faults.due("device_slow"):
-            time.sleep(min(slow.amount, MAX_HANG_S))
+            self._clock.be_slow(min(slow.amount, MAX_HANG_S))

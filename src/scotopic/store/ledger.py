@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xxhash
+from pydantic import Field
+
+from scotopic.photons import FrozenModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+PERCENTILES = (1, 50, 99, 99.9)
+
+
+class FrameRecord(FrozenModel):
+    """One line of the ledger: one frame that was planned, and what became of it."""
+
+    index: int = Field(ge=0)
+    """Number of the frame in the plan of the whole run."""
+    well: str
+    """Well."""
+    site: int = Field(ge=0)
+    """Number of the site in its well."""
+    level: str
+    """Light level."""
+    t: int = Field(ge=0)
+    """Time point."""
+    z: int = Field(ge=0)
+    """Plane of the z-stack."""
+    attempt: int = Field(gt=0)
+    """Which visit of the site this was; only the last one counts."""
+    time: str
+    """When the exposure ended (or was skipped), ISO 8601 in UTC."""
+    state: Literal["written", "skipped"]
+    """Whether the pixels are in the plate."""
+    reason: str = ""
+    """Why it was skipped; or what was odd about a frame that was written (flagged)."""
+    exposure_ms: float
+    """Exposure asked for."""
+    exposure_read_ms: float | None = None
+    """Exposure read back."""
+    led_percent: float
+    """LED power asked for."""
+    led_read_percent: float | None = None
+    """LED power read back."""
+    xy_um: tuple[float, float]
+    """Stage position asked for."""
+    xy_read_um: tuple[float, float] | None = None
+    """Stage position read back."""
+    z_um: float | None = None
+    """Height asked for, if any."""
+    z_read_um: float | None = None
+    """Height read back."""
+    focus: Literal["not asked", "ok", "failed"] = "not asked"
+    """Result of the autofocus at this site."""
+    signal_dose_ms: float = 0
+    """Light that the image has: exposure x LED power, milliseconds at full power."""
+    sample_dose_ms: float = 0
+    """Light that the sample got: measured light-on time x LED power, milliseconds at full power."""
+    mean: float | None = None
+    """Mean of the image in counts."""
+    percentiles: tuple[float, ...] = ()
+    """1st, 50th, 99th and 99.9th percentile of the image in counts."""
+    checksum: str | None = None
+    """XXH3 (64 bit) of the raw pixels, row by row, little-endian."""
+
+    @property
+    def site_key(self) -> tuple[str, int, int]:
+        """Well, site and time point: what is acquired as one."""
+        return self.well, self.site, self.t
+
+
+def checksum(image: NDArray[Any]) -> str:
+    """Return the checksum of an image's pixels that the ledger keeps (not cryptographic: it finds accidents)."""
+    return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<")).data)
+
+
+class Ledger:
+    """The append-only list of all frames of a run, `frames.jsonl`: the truth for resume, pairs and report.
+
+    A line that a crash has torn is ignored when reading, and cut off before anything is appended.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[FrameRecord]:
+        """Return all records, in the order in which they were written.
+
+        Raises
+        ------
+        ValueError
+            If a line other than the last is damaged: someone else has written to the file.
+        """
+        if not self._path.exists():
+            return []
+        records = []
+        lines = self._whole_lines()
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(FrameRecord.model_validate_json(line))
+            except ValueError as error:
+                raise ValueError(f"{self._path}:{number}: damaged ledger line: {line[:80]!r}") from error
+        return records
+
+    def _whole_lines(self) -> list[bytes]:
+        data = self._path.read_bytes()
+        return data[: data.rfind(b"\n") + 1].splitlines()
+
+    def append(self, records: Sequence[FrameRecord]) -> None:
+        """Write records and wait until they are on the disk."""
+        text = "".join(record.model_dump_json(exclude_defaults=True) + "\n" for record in records)
+        with self._path.open("ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def cut_torn_line(self) -> int:
+        """Cut off what a crash has left after the last whole line; return the number of bytes cut."""
+        if not self._path.exists():
+            return 0
+        data = self._path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with self._path.open("rb+") as file:
+                file.truncate(whole)
+                file.flush()
+                os.fsync(file.fileno())
+        return len(data) - whole
+
+
+def finished_sites(records: Iterable[FrameRecord], frames_per_site: int) -> dict[tuple[str, int, int], int]:
+    """Return the sites (well, site, t) that need no further visit, with the attempt that counts.
+
+    A site is finished when one and the same attempt accounts for each of its frames, written or skipped.
+    """
+    seen: dict[tuple[tuple[str, int, int], int], set[tuple[str, int]]] = {}
+    for record in records:
+        seen.setdefault((record.site_key, record.attempt), set()).add((record.level, record.z))
+    return {key: attempt for (key, attempt), frames in seen.items() if len(frames) == frames_per_site}

@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+import zarrs  # noqa: F401 - registers its codec pipeline, three times as fast on frames of 512²
+from yaozarrs import v05
+from yaozarrs.write.v05 import LabelsBuilder, prepare_image
+from zarr.codecs import BloscCodec
+
+from scotopic.store.files import replace_text, sync_file, sync_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scotopic.protocol import ImagingProtocol, MicroscopeProfile
+
+_CODECS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "array.write_empty_chunks": True}
+"""Empty chunks are written too: a missing chunk must always mean a missing frame."""
+_LARGEST_CHUNK_PX = 2048
+_SMALLEST_PYRAMID_PX = 256
+_ACQUISITION = 0
+
+
+@dataclass(frozen=True)
+class PlateLayout:
+    """Shape of a plate on disk, decided before the first frame."""
+
+    name: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    wells: dict[str, tuple[int, int]]
+    """Well -> (row, column), of the wells that are imaged."""
+    sites: int
+    levels: tuple[str, ...]
+    windows: tuple[tuple[float, float], ...]
+    """Contrast window of each level, in counts."""
+    saturation: int
+    time_points: int
+    planes: int
+    height_px: int
+    width_px: int
+    pixel_size_um: float
+    z_step_um: float
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateLayout:
+        """Return the layout that a protocol has on a microscope."""
+        camera, plate = profile.camera, protocol.plate
+        columns = tuple(str(c + 1) for c in range(plate.columns))
+        names = list(plate.wells)
+        rows = tuple(names[r * plate.columns].removesuffix("1") for r in range(plate.rows))
+        noise = camera.read_noise_e / camera.gain_e_per_count
+        room = (camera.saturation_counts - camera.offset_counts) / 4
+        windows = tuple(
+            (max(camera.offset_counts - 2 * noise, 0.0), camera.offset_counts + 4 * noise + room * protocol.relative_dose(level))
+            for level in protocol.light_levels
+        )
+        return cls(
+            name=protocol.name,
+            rows=rows,
+            columns=columns,
+            wells={well: plate.wells[well] for well in protocol.well_names},
+            sites=protocol.sites.count,
+            levels=tuple(level.name for level in protocol.light_levels),
+            windows=windows,
+            saturation=camera.saturation_counts,
+            time_points=protocol.time_lapse.count if protocol.time_lapse else 1,
+            planes=protocol.z_stack.planes if protocol.z_stack else 1,
+            height_px=camera.height_px,
+            width_px=camera.width_px,
+            pixel_size_um=camera.pixel_size_um,
+            z_step_um=protocol.z_stack.step_um if protocol.z_stack else 1.0,
+            labels=("reference", *(f"network_{i}" for i in range(len(protocol.light_levels)))),
+        )
+
+    @property
+    def pyramid(self) -> tuple[int, ...]:
+        """Factor of each pyramid level, from 1."""
+        factors = [1]
+        while min(self.height_px, self.width_px) // (factors[-1] * 2) >= _SMALLEST_PYRAMID_PX:
+            factors.append(factors[-1] * 2)
+        return tuple(factors)
+
+
+class PlateStore:
+    """An OME-Zarr 0.5 plate that grows field by field, addressed by (well, site, level, t, z), never by order.
+
+    Arrays have the axes t, c, z, y, x; light levels are channels; one chunk a frame of up to 2048². A field is made
+    with its pyramid and all label groups, in their final form, when it is opened; then its well's metadata names it,
+    then the plate's: the plate validates at any moment, and nobody else needs to touch these files.
+    """
+
+    def __init__(self, path: Path, layout: PlateLayout) -> None:
+        self.path = path
+        self.layout = layout
+        self._template: dict[str, str] | None = None
+        self._fields: dict[str, list[str]] = self._fields_on_disk()
+        self._arrays: tuple[Path, list[zarr.Array[Any]]] | None = None
+
+    # ------------------------------------------------------------------ writing
+
+    def open_field(self, well: str, site: int, xy_um: tuple[float, float]) -> Path:
+        """Make a field if it is not there yet, with its stage position as translation, and return its folder."""
+        folder = self.field_path(well, site)
+        name = str(site)
+        if name in self._fields.get(well, []):
+            return folder
+        corner = [v - (n - 1) / 2 * self.layout.pixel_size_um for v, n in zip(xy_um, (self.layout.width_px, self.layout.height_px), strict=True)]
+        for inner, text in self._field_template().items():
+            target = folder / inner
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(_translated(text, corner), encoding="utf-8", newline="\n")
+        for inner in self._field_template():
+            sync_file(folder / inner)
+        self._fields.setdefault(well, []).append(name)
+        self._fields[well].sort(key=int)
+        self._write_well(well)
+        if self._fields[well] == [name]:
+            self._write_plate()
+        return folder
+
+    def write(self, well: str, site: int, level: str, t: int, z: int, image: NDArray[np.uint16]) -> None:
+        """Write one frame, shape (Y, X), uint16, and its pyramid.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        ValueError
+            If its shape or type is not that of the plate.
+        """
+        expected = self.layout.height_px, self.layout.width_px
+        if image.shape != expected or image.dtype != np.uint16:
+            raise ValueError(f"frame of shape {image.shape}, {image.dtype}; the plate takes {expected}, uint16")
+        channel = self.layout.levels.index(level)
+        for array, factor in zip(self._open_arrays(self.field_path(well, site)), self.layout.pyramid, strict=True):
+            array[t, channel, z] = image if factor == 1 else _binned(image, factor)
+
+    def sync(self, well: str, site: int, level: str, t: int, z: int) -> None:
+        """Wait until the pixels of a frame are on the disk (zarr itself never does)."""
+        channel = self.layout.levels.index(level)
+        for number in range(len(self.layout.pyramid)):
+            frame = self.field_path(well, site) / str(number) / "c" / str(t) / str(channel) / str(z)
+            for chunk in frame.rglob("*"):
+                if chunk.is_file():
+                    sync_file(chunk)
+            for folder in (*frame.rglob("*"), frame, frame.parent, frame.parent.parent):
+                if folder.is_dir():
+                    sync_folder(folder)
+
+    # ------------------------------------------------------------------ reading
+
+    def read(self, well: str, site: int, level: str, t: int = 0, z: int = 0) -> NDArray[np.uint16]:
+        """Return a frame, shape (Y, X), uint16.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the field does not exist. A frame of it that was never written reads as zeros: ask the ledger.
+        """
+        folder = self.field_path(well, site)
+        if not (folder / "0" / "zarr.json").exists():
+            raise FileNotFoundError(f"no field {well}_{site} in {self.path}")
+        return np.asarray(self._open_arrays(folder)[0][t, self.layout.levels.index(level), z])
+
+    def field_path(self, well: str, site: int) -> Path:
+        """Return the folder of a field."""
+        row, column = self.layout.wells[well]
+        return self.path / self.layout.rows[row] / self.layout.columns[column] / str(site)
+
+    def _open_arrays(self, folder: Path) -> list[zarr.Array[Any]]:
+        """Return the arrays of a field's pyramid; those of the last field are kept."""
+        if self._arrays is None or self._arrays[0] != folder:
+            with zarr.config.set(_CODECS):
+                arrays = [zarr.open_array(folder / str(i), mode="r+") for i in range(len(self.layout.pyramid))]
+            self._arrays = folder, arrays
+        return self._arrays[1]
+
+    def _fields_on_disk(self) -> dict[str, list[str]]:
+        """Return the fields that the wells' metadata name."""
+        found = {}
+        for well, (row, column) in self.layout.wells.items():
+            path = self.path / self.layout.rows[row] / self.layout.columns[column] / "zarr.json"
+            if path.exists():
+                images = json.loads(path.read_text(encoding="utf-8"))["attributes"]["ome"]["well"]["images"]
+                found[well] = [image["path"] for image in images]
+        return found
+
+    # ------------------------------------------------------------------ metadata
+
+    def _write_plate(self) -> None:
+        wells = [self.layout.wells[well] for well in self._fields]
+        plate = v05.Plate(
+            plate=v05.PlateDef(
+                name=self.layout.name,
+                rows=[v05.Row(name=name) for name in self.layout.rows],
+                columns=[v05.Column(name=name) for name in self.layout.columns],
+                wells=[
+                    v05.PlateWell(path=f"{self.layout.rows[r]}/{self.layout.columns[c]}", rowIndex=r, columnIndex=c)
+                    for r, c in sorted(wells)
+                ],
+                acquisitions=[v05.Acquisition(id=_ACQUISITION, name=self.layout.name, maximumfieldcount=self.layout.sites)],
+                field_count=self.layout.sites,
+            )
+        )
+        self._write_row_groups()
+        replace_text(self.path / "zarr.json", _group(plate))
+
+    def _write_row_groups(self) -> None:
+        for r in {r for r, _ in (self.layout.wells[well] for well in self._fields)}:
+            path = self.path / self.layout.rows[r] / "zarr.json"
+            if not path.exists():
+                replace_text(path, json.dumps({"zarr_format": 3, "node_type": "group"}, indent=1))
+
+    def _write_well(self, well: str) -> None:
+        images = [v05.FieldOfView(path=name, acquisition=_ACQUISITION) for name in self._fields[well]]
+        row, column = self.layout.wells[well]
+        path = self.path / self.layout.rows[row] / self.layout.columns[column] / "zarr.json"
+        replace_text(path, _group(v05.Well(well=v05.WellDef(images=images))))
+
+    def _field_template(self) -> dict[str, str]:
+        """Return the metadata files of a field, by path: made once by yaozarrs, then copied for each field."""
+        if self._template is None:
+            with tempfile.TemporaryDirectory() as folder:
+                root = Path(folder) / "field"
+                self._make_field(root)
+                self._template = {
+                    path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
+                    for path in sorted(root.rglob("zarr.json"))
+                }
+        return self._template
+
+    def _make_field(self, root: Path) -> None:
+        layout = self.layout
+        frame = layout.height_px, layout.width_px
+        shapes = [
+            (layout.time_points, len(layout.levels), layout.planes, frame[0] // f, frame[1] // f) for f in layout.pyramid
+        ]
+        channels = [
+            v05.OmeroChannel(
+                label=level,
+                color="FFFFFF",
+                active=i == 0,
+                window=v05.OmeroWindow(start=start, end=end, min=0, max=layout.saturation),
+            )
+            for i, (level, (start, end)) in enumerate(zip(layout.levels, layout.windows, strict=True))
+        ]
+        image = v05.Image(multiscales=[self._multiscale("tczyx", layout.name)], omero=v05.Omero(channels=channels))
+        prepare_image(root, image, [(shape, "uint16") for shape in shapes], writer=_create_array)
+        labels = LabelsBuilder(root / "labels", writer=_create_array)
+        for name in layout.labels:
+            label = v05.LabelImage(
+                multiscales=[self._multiscale("tzyx", name)],
+                image_label=v05.ImageLabel(source=v05.LabelSource(image="../../")),
+            )
+            labels.add_label(name, label, [((s[0], *s[2:]), "uint32") for s in shapes])
+        labels.prepare()
+
+    def _multiscale(self, axes: str, name: str) -> v05.Multiscale:
+        units = {
+            "t": v05.TimeAxis(name="t", unit="second"),
+            "c": v05.ChannelAxis(name="c"),
+            **{a: v05.SpaceAxis(name=a, unit="micrometer") for a in "zyx"},
+        }
+        px = self.layout.pixel_size_um
+        datasets = []
+        for number, factor in enumerate(self.layout.pyramid):
+            scale = {"t": 1.0, "c": 1.0, "z": self.layout.z_step_um, "y": px * factor, "x": px * factor}
+            # Pixels are points at their centres: those of a coarser level lie in the middle of what they bin.
+            centre = (factor - 1) / 2 * px
+            shift = {"t": 0.0, "c": 0.0, "z": 0.0, "y": centre, "x": centre}
+            datasets.append(
+                v05.Dataset(
+                    path=str(number),
+                    coordinateTransformations=[
+                        v05.ScaleTransformation(scale=[scale[a] for a in axes]),
+                        v05.TranslationTransformation(translation=[shift[a] for a in axes]),
+                    ],
+                )
+            )
+        return v05.Multiscale(name=name, axes=[units[a] for a in axes], datasets=datasets)
+
+
+def _translated(text: str, corner_um: list[float]) -> str:
+    """Add the stage position of the first pixel to the translations of a field's metadata."""
+    data = json.loads(text)
+    for multiscale in data.get("attributes", {}).get("ome", {}).get("multiscales", []):
+        for dataset in multiscale["datasets"]:
+            translation = dataset["coordinateTransformations"][1]["translation"]
+            translation[-1] += corner_um[0]
+            translation[-2] += corner_um[1]
+    return json.dumps(data, indent=1)
+
+
+def _group(model: v05.Plate | v05.Well) -> str:
+    attributes = {"ome": json.loads(model.model_dump_json(exclude_none=True, by_alias=True))}
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1)
+
+
+def _create_array(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], dimension_names: list[str], **_: object
+) -> zarr.Array[Any]:
+    """Create an array with one chunk a frame, in blosc with bit-shuffle (yaozarrs offers byte shuffle only)."""
+    chunks = *(1 for _ in shape[:-2]), *(min(n, _LARGEST_CHUNK_PX) for n in shape[-2:])
+    return zarr.create_array(
+        path,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        compressors=BloscCodec(typesize=dtype.itemsize, cname="lz4", clevel=5, shuffle="bitshuffle"),
+        dimension_names=dimension_names,
+        fill_value=0,
+    )
+
+
+def _binned(image: NDArray[np.uint16], factor: int) -> NDArray[np.uint16]:
+    """Return the mean over blocks, rounded; what does not fill a block at the far edges is left out."""
+    height, width = (n // factor * factor for n in image.shape)
+    blocks = image[:height, :width].reshape(height // factor, factor, width // factor, factor)
+    return ((blocks.sum((1, 3), dtype=np.uint32) + factor * factor // 2) // (factor * factor)).astype(np.uint16)

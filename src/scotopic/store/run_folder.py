@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Problem, ProblemsError, read_model
+from scotopic.store.files import replace_text
+from scotopic.store.ledger import Ledger
+from scotopic.store.plate import PlateLayout, PlateStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_GIVEN = ("protocol.yaml", "microscope.yaml", "microscope.cfg")
+
+
+class RunFolder:
+    """One run on disk: the only code that knows a path inside it. Every file has one writer."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.protocol_path, self.profile_path, self.config_path = (path / name for name in _GIVEN)
+        self.ledger = Ledger(path / "frames.jsonl")
+        self._lock = FileLock(path / "run.lock", blocking=False)
+
+    @property
+    def exists(self) -> bool:
+        """Whether an acquisition was begun here."""
+        return self.protocol_path.exists()
+
+    def lock(self) -> None:
+        """Take the run for this process; a dead process holds nothing.
+
+        Raises
+        ------
+        ProblemsError
+            If another process is acquiring into it, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout as error:
+            raise ProblemsError([Problem("another process is acquiring into this run", str(self.path))]) from error
+        except OSError as error:
+            raise ProblemsError([Problem(f"cannot be written: {error.strerror}", str(self.path))]) from error
+
+    def unlock(self) -> None:
+        """Give the run back. May be called twice."""
+        self._lock.release()
+
+    def begin(self, protocol_path: Path, profile_path: Path, config_path: Path) -> None:
+        """Copy protocol, profile and configuration into the run, as given."""
+        for source, target in zip(
+            (protocol_path, profile_path, config_path),
+            (self.protocol_path, self.profile_path, self.config_path),
+            strict=True,
+        ):
+            if not (target.exists() and source.samefile(target)):
+                shutil.copyfile(source, target)
+
+    def read_protocol(self) -> ImagingProtocol:
+        """Return the protocol that the run was begun with."""
+        return read_model(self.protocol_path, ImagingProtocol)
+
+    def read_profile(self) -> MicroscopeProfile:
+        """Return the microscope profile that the run was begun with."""
+        return read_model(self.profile_path, MicroscopeProfile)
+
+    def plate(self, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateStore:
+        """Return the plate of images."""
+        return PlateStore(self.path / "plate.ome.zarr", PlateLayout.of(protocol, profile))
+
+    def write_status(self, part: str, **values: Any) -> None:
+        """Replace `status/<part>.json`; each part (acquire, train, ...) has one writer."""
+        folder = self.path / "status"
+        folder.mkdir(exist_ok=True)
+        values |= {"heartbeat": datetime.now(UTC).isoformat(timespec="milliseconds"), "process": os.getpid()}
+        replace_text(folder / f"{part}.json", json.dumps(values, indent=1, default=str))
+
+    def read_status(self, part: str) -> dict[str, Any]:
+        """Return what a part says of itself, or nothing if it has not been started."""
+        path = self.path / "status" / f"{part}.json"
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return status
+
+    def free_bytes(self) -> int:
+        """Return the free space of the disk that the run is on."""
+        return shutil.disk_usage(self.path).free
+
+
+def differing_keys(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, old value, new value) for every difference between two models' dumps."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {**old, **new}:
+            yield from differing_keys(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+    elif old != new:
+        yield key, old, new
