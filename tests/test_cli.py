@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import imageio.v3 as iio
 import numpy as np
@@ -77,17 +79,22 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     out = tmp_path / "RUN"
     result = scotopic("run", QUICKSTART, "--microscope", SIMULATED, "--out", out)
     assert result.returncode == 0, result.stderr
-    assert "96 frames planned, 2 wells held out" in result.stdout
+    assert "96 frames planned, held-out wells: B2, B4" in result.stdout
     assert "still missing" in result.stdout
     assert (out / "protocol.yaml").read_bytes() == QUICKSTART.read_bytes()
-    assert (out / "microscope.cfg").exists()
+    assert (out / "simulated.cfg").exists()
+    again = scotopic("run", QUICKSTART, "--microscope", SIMULATED, "--out", out)
+    assert again.returncode == 0
+    other = scotopic("run", ROOT / "protocols" / "low_light_96.yaml", "--microscope", SIMULATED, "--out", out)
+    assert other.returncode == 2
+    assert "holds another run already" in other.stderr
     (tiff,) = out.glob("*.ome.tif")
     with tifffile.TiffFile(tiff) as file:
         images = file.series[0].asarray().astype(float)
         assert file.series[0].axes == "CYX"
         assert 'Name="0.05%"' in file.ome_metadata
     signal = images.mean((1, 2)) - 200
-    assert signal == pytest.approx(signal[-1] * np.array([0.0005, 0.002, 0.02, 1]), rel=0.1)
+    assert signal == pytest.approx(signal[0] * np.array([1, 0.02, 0.002, 0.0005]), rel=0.1)
     (png,) = out.glob("*.png")
     assert iio.imread(png).shape == (512, 4 * 512)
 
@@ -99,7 +106,7 @@ def test_a_run_on_real_images_says_which_wells_they_fill(tmp_path):
     result = scotopic("run", protocol, "-m", SIMULATED, "--out", tmp_path / "RUN", "--specimen", DATA / "nuclei")
     assert result.returncode == 0, result.stderr
     assert "6 images fill 3 wells of 2 sites; 3 of 6 wells are left out" in result.stdout
-    assert "24 frames planned, 1 wells held out" in result.stdout.replace("well held", "wells held")
+    assert "24 frames planned, held-out wells: B2\n" in result.stdout
 
 
 def test_images_that_fill_no_well_are_refused(tmp_path):
@@ -123,3 +130,75 @@ def test_ci_runs_the_very_command_that_the_readme_gives():
     assert "scotopic run" in main_job
     assert "pytest" in tests
     assert tests in ci.splitlines()
+
+
+def test_a_file_where_the_run_should_go_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = scotopic("check", QUICKSTART, "--microscope", SIMULATED, "--out", tmp_path / "file")
+    assert result.returncode == 2
+    assert "is a file, not a folder" in result.stderr
+
+
+def test_a_failure_of_the_hardware_is_told_without_a_traceback(tmp_path):
+    profile = tmp_path / "m.yaml"
+    (tmp_path / "simulated.cfg").write_bytes((ROOT / "hardware_configs" / "simulated.cfg").read_bytes())
+    fault = "simulator:\n  faults: [{kind: snap_fails, after: 1}]\n"
+    profile.write_text(SIMULATED.read_text(encoding="utf-8").replace("simulator:", fault, 1))
+    result = scotopic("run", QUICKSTART, "--microscope", profile, "--out", tmp_path / "RUN")
+    assert result.returncode == 1
+    assert "error: camera error: no image was read out" in result.stderr
+    assert "the light is off" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_what_the_simulator_cannot_be_is_told(tmp_path):
+    profile = tmp_path / "m.yaml"
+    (tmp_path / "simulated.cfg").write_bytes((ROOT / "hardware_configs" / "simulated.cfg").read_bytes())
+    good = SIMULATED.read_text(encoding="utf-8")
+    for old, new, expected in (
+        ("simulator:\n", "simulator:\n  placement: {A1: [0, 0], A12: [9000, 0], H1: [0, 9]}\n", "times as far apart"),
+        ("  camera: ccd ", "  hub: LED\n  camera: ccd ", "simulator.hub = 'LED': is scotopic.simulator.devices.LED"),
+        ("device: Camera", 'device: "[/x]"', "camera.device = '[/x]': no device of this label"),
+        (
+            "how: core_shutter\n  shutter: Shutter",
+            "how: camera_ttl",
+            "the simulated microscope has a shutter, use core_shutter",
+        ),
+    ):
+        assert old in good
+        profile.write_text(good.replace(old, new, 1))
+        result = scotopic("check", QUICKSTART, "--microscope", profile)
+        assert result.returncode == 2, result.stdout
+        assert expected in result.stderr
+        assert "Traceback" not in result.stderr
+    profile.write_text(good.replace("camera: ccd ", "camera: scmos ", 1))
+    result = scotopic("check", QUICKSTART, "--microscope", profile)
+    assert result.returncode == 0
+    assert "camera.offset_counts = 200: the simulated scmos has 100" in result.stdout
+
+
+WAYS_TO_END = (signal.CTRL_BREAK_EVENT,) if sys.platform == "win32" else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("ending", WAYS_TO_END)
+def test_a_run_that_is_interrupted_switches_the_light_off_and_says_so(ending, tmp_path):
+    profile, protocol = tmp_path / "m.yaml", tmp_path / "p.yaml"
+    (tmp_path / "simulated.cfg").write_bytes((ROOT / "hardware_configs" / "simulated.cfg").read_bytes())
+    profile.write_text(SIMULATED.read_text(encoding="utf-8").replace("clock: fast", "clock: real"))
+    text = QUICKSTART.read_text(encoding="utf-8")
+    protocol.write_text(
+        text.replace("exposure_ms: 4,", "exposure_ms: 8000,").replace("exposure_ms: 200,", "exposure_ms: 9000,")
+    )
+    command = [sys.executable, "-m", "scotopic", "run", protocol, "-m", profile, "--out", tmp_path / "RUN"]
+    flags = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, creationflags=flags)
+    assert process.stdout is not None
+    while "check passed" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(1.5)  # the core is open and the first exposure of 8 s under way, or about to be
+    process.send_signal(ending)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Interrupted; the light is off." in errors
+    assert "Traceback" not in errors

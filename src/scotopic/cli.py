@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,6 +47,9 @@ def _main(
     ] = False,
 ) -> None:
     del version
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name that the console's code page lacks must not stop a run
 
 
 @_protocol_app.command("schema")
@@ -99,20 +104,40 @@ def run(
     from scotopic.protocol import ProblemsError
 
     try:
+        _let_ending_signals_interrupt()
         workflow.run(protocol, microscope, out, typer.echo, specimen)
     except ProblemsError as error:
         _fail(error.problems)
+    except (RuntimeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        typer.echo("The run stopped there; the light is off.", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo("Interrupted; the light is off.", err=True)
+        raise typer.Exit(130) from error
+
+
+def _let_ending_signals_interrupt() -> None:
+    """Let a closed terminal or a polite kill end a run as Ctrl-C does: through every `finally`, light off."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), interrupt)
 
 
 def _fail(problems: Sequence[object]) -> None:
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
-    typer.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}: nothing was moved or lit.", err=True)
+    typer.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}.", err=True)
     raise typer.Exit(2)
 
 
 def _print_report(report: CheckReport) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     # Not a terminal: wide enough for a log file, whatever the width of the last terminal was.
@@ -131,7 +156,7 @@ def _print_report(report: CheckReport) -> None:
             *columns, title=title, title_justify="left", show_header=any(columns), box=None, padding=(0, 2, 0, 0)
         )
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
         console.print()
     for warning in report.warnings:

@@ -18,8 +18,12 @@ from scotopic.protocol import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from scotopic.microscope import CheckReport
 
+MOST_SATURATED = 0.001
 M = TypeVar("M", ImagingProtocol, MicroscopeProfile)
 
 STILL_MISSING = (
@@ -70,17 +74,6 @@ def _read_or_note(path: Path, model: type[M], problems: list[Problem]) -> M | No
         return None
 
 
-def describe_specimen(protocol: ImagingProtocol, profile: MicroscopeProfile) -> list[tuple[str, str]]:
-    """Return (what, which) of the specimen under a simulated microscope, for the report of the check."""
-    if profile.simulator is None:
-        return []
-    from scotopic.protocol.simulator_setup import SimulatorSetup
-    from scotopic.simulator import make_specimen
-
-    specimen = make_specimen(SimulatorSetup.of(profile, protocol))
-    return [("specimen", specimen.fingerprint), ("", specimen.description)]
-
-
 def fit_to_specimen(protocol: ImagingProtocol, profile: MicroscopeProfile) -> tuple[ImagingProtocol, str]:
     """Leave out the wells that a specimen of images cannot fill.
 
@@ -100,7 +93,10 @@ def fit_to_specimen(protocol: ImagingProtocol, profile: MicroscopeProfile) -> tu
     from scotopic.simulator import ImageSpecimen
 
     camera = profile.camera
-    sites = protocol.sites_in_travel_order(camera.fov_um)
+    try:
+        sites = protocol.sites_in_travel_order(camera.fov_um)
+    except ValueError as error:
+        raise ProblemsError([Problem(str(error), key="sites")]) from error
     filled = ImageSpecimen(settings, sites, (camera.height_px, camera.width_px), camera.pixel_size_um)
     n_wells, asked = len(filled.wells), len(protocol.well_names)
     if n_wells == asked:
@@ -108,8 +104,13 @@ def fit_to_specimen(protocol: ImagingProtocol, profile: MicroscopeProfile) -> tu
     told = f"{settings.folder}: {filled.n_images} images fill {n_wells} wells of {protocol.sites.count} sites"
     if n_wells == 0:
         raise ProblemsError([Problem(f"{told}: give more images, or fewer sites")])
-    fewer = protocol.with_fewer_wells(n_wells)
-    return fewer, f"{told}; {asked - n_wells} of {asked} wells are left out, imaged are {', '.join(fewer.well_names)}"
+    try:
+        fewer = protocol.with_fewer_wells(n_wells)
+    except ValueError as error:
+        raise ProblemsError([Problem(f"{told}: {error}; give more images, or fewer sites")]) from error
+    held_out = ", ".join(fewer.held_out_wells) or "none"
+    imaged = ", ".join(fewer.well_names)
+    return fewer, f"{told}; {asked - n_wells} of {asked} wells are left out, imaged are {imaged}, held out {held_out}"
 
 
 def check(
@@ -122,15 +123,15 @@ def check(
     ProblemsError
         If a file has mistakes of its own; what one file has against the other is in the report.
     """
-    from scotopic.microscope import check_files, check_hardware, open_microscope
+    from scotopic.microscope import check_files, check_hardware, close_microscope, open_microscope
 
     protocol, profile = read_job(protocol_path, profile_path, specimen)
     protocol, fewer = fit_to_specimen(protocol, profile)
     report = check_files(protocol, protocol_path, profile, profile_path, out)
-    if not report.problems:
-        report.facts += describe_specimen(protocol, profile)
     if fewer:
         report.warnings.append(Problem(fewer))
+    if not report.problems:
+        _check_simulator(protocol, profile, profile_path, report)
     if connect and not report.problems:
         try:
             core = open_microscope(profile, profile_path, protocol)
@@ -138,8 +139,35 @@ def check(
             report.problems.append(Problem(str(error), str(profile.config_path(profile_path))))
             return report
         report.problems += check_hardware(core, protocol, profile, profile_path)
-        core.unloadAllDevices()
+        report.facts.append(("device adapters", ", ".join(core.getDeviceAdapterSearchPaths()) or "none needed"))
+        close_microscope(core)
     return report
+
+
+def _check_simulator(
+    protocol: ImagingProtocol, profile: MicroscopeProfile, profile_path: Path, report: CheckReport
+) -> None:
+    """State the specimen of a simulated microscope, and hold the profile's camera against the simulated one."""
+    if profile.simulator is None:
+        return
+    from scotopic.protocol.simulator_setup import SimulatorSetup
+    from scotopic.simulator import CAMERA_NOISE, make_specimen
+
+    try:
+        specimen = make_specimen(SimulatorSetup.of(profile, protocol))
+    except ProblemsError as error:
+        report.problems += error.problems
+        return
+    except ValueError as error:
+        report.problems.append(Problem(str(error), str(profile_path), key="simulator"))
+        return
+    report.facts += [("specimen", specimen.fingerprint), ("", specimen.description)]
+    noise = CAMERA_NOISE[profile.simulator.camera]
+    for key in ("offset_counts", "gain_e_per_count", "read_noise_e"):
+        stated, true = getattr(profile.camera, key), getattr(noise, key)
+        if stated != true:
+            message = f"= {stated:g}: the simulated {profile.simulator.camera} has {true:g}"
+            report.warnings.append(Problem(message, str(profile_path), key=f"camera.{key}"))
 
 
 def run(
@@ -155,7 +183,9 @@ def run(
     Raises
     ------
     ProblemsError
-        If the check fails; nothing was moved or lit then.
+        If the check fails; nothing was loaded, moved or lit then.
+    RuntimeError, OSError
+        If the hardware or the disk fails; the light is off.
     """
     report = check(protocol_path, profile_path, specimen=specimen, out=out)
     if report.problems:
@@ -164,39 +194,75 @@ def run(
         say(f"warning: {warning}")
     protocol, profile = read_job(protocol_path, profile_path, specimen)
     protocol, _ = fit_to_specimen(protocol, profile)
-    from scotopic.microscope import image_site, open_microscope
+    from scotopic.microscope import close_microscope, image_site, open_microscope
     from scotopic.pictures import write_site
 
     _keep_copies(out, protocol_path, profile_path, profile)
-    say(f"check passed: {protocol.n_frames:,} frames planned, {len(protocol.held_out_wells)} wells held out")
-    try:
-        core = open_microscope(profile, profile_path, protocol)
-    except (RuntimeError, OSError) as error:
-        raise ProblemsError([Problem(str(error), str(profile.config_path(profile_path)))]) from error
+    for what, which in report.facts:
+        if what == "specimen":
+            say(f"specimen: {which}")
+    say(
+        f"check passed: {protocol.n_frames:,} frames planned, held-out wells: {', '.join(protocol.held_out_wells) or 'none'}"
+    )
+    core = open_microscope(profile, profile_path, protocol)
     try:
         position = protocol.to_sequence(profile).stage_positions[0]
         images = image_site(core, profile, protocol, position.x or 0.0, position.y or 0.0, position.z)
-    except RuntimeError as error:
-        raise ProblemsError([Problem(str(error), profile.name)]) from error
     finally:
-        core.unloadAllDevices()
+        close_microscope(core)
+    images = {level.name: images[level.name] for level in protocol.light_levels}
     for level in protocol.light_levels:
-        signal = images[level.name].mean() - profile.camera.offset_counts
+        image = images[level.name]
+        signal = image.mean() - profile.camera.offset_counts
         say(f"{position.name} at {level.name}: {signal:.2f} counts above the offset on average")
+        if (saturated := (image >= profile.camera.saturation_counts).mean()) > MOST_SATURATED:
+            say(f"warning: {saturated:.1%} of the pixels are saturated at {level.name}")
+    for name, ratio in _odd_doses(protocol, profile, images).items():
+        say(
+            f"warning: {name} has {ratio:.2g} times the signal that its dose should give: LED, shutter or camera offset?"
+        )
     for path in write_site(out, position.name or "site", images, profile.camera.pixel_size_um):
         say(f"wrote {path}")
     say("this version goes no further; still missing: " + "; ".join(STILL_MISSING))
 
 
+def _odd_doses(
+    protocol: ImagingProtocol, profile: MicroscopeProfile, images: dict[str, NDArray[np.uint16]]
+) -> dict[str, float]:
+    """Return the levels whose mean signal does not follow the dose, beyond noise and a fifth, and by what factor."""
+    source, camera = profile.light_source(protocol.channel), profile.camera
+    dose = {level.name: level.exposure_ms * source.relative_power(level.led_percent) for level in protocol.light_levels}
+    reference = protocol.reference.name
+    full = images[reference].mean() - camera.offset_counts
+    odd = {}
+    for name, image in images.items():
+        expected = full * dose[name] / dose[reference]
+        signal = image.mean() - camera.offset_counts
+        noise = camera.read_noise_e / camera.gain_e_per_count / image.size**0.5
+        if abs(signal - expected) > 0.2 * abs(expected) + 5 * noise + 0.1:
+            odd[name] = float(signal / expected) if expected else float("inf")
+    return odd
+
+
 def _keep_copies(out: Path, protocol_path: Path, profile_path: Path, profile: MicroscopeProfile) -> None:
-    """Copy protocol, profile and configuration into the run folder, as given."""
+    """Copy protocol, profile and configuration into the run folder, as given.
+
+    Raises
+    ------
+    ProblemsError
+        If the folder is not writable, or holds a run of something else.
+    """
+    config_path = profile.config_path(profile_path)
+    copies = {"protocol.yaml": protocol_path, "microscope.yaml": profile_path, config_path.name: config_path}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for source, name in (
-            (protocol_path, "protocol.yaml"),
-            (profile_path, "microscope.yaml"),
-            (profile.config_path(profile_path), "microscope.cfg"),
-        ):
-            shutil.copyfile(source, out / name)
+        for name, source in copies.items():
+            target = out / name
+            if target.exists() and target.read_bytes() != source.read_bytes():
+                what = f"holds another run already: its {name} is not {source}; choose another folder"
+                raise ProblemsError([Problem(what, str(out), key="--out")])
+        for name, source in copies.items():
+            if not (out / name).exists():
+                shutil.copyfile(source, out / name)
     except OSError as error:
-        raise ProblemsError([Problem(f"cannot be written: {error.strerror}", str(out))]) from error
+        raise ProblemsError([Problem(f"cannot be written: {error.strerror}", str(out), key="--out")]) from error

@@ -156,3 +156,49 @@ def test_the_hardware_is_compared_without_a_move(job):
 def test_the_template_of_a_real_microscope_has_a_configuration_of_its_own_to_fit():
     path = ROOT / "hardware_configs" / "template_serial_led.yaml"
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["gating"]["how"] == "camera_ttl"
+
+
+def test_planes_of_a_stack_stay_inside_the_limits_too():
+    stack = {"z_stack": {"planes": 201, "step_um": 50}, "focus": {"strategy": "fixed", "z_um": 4990}}
+    (line,) = problems_of(changed("simulated", protocol=stack))
+    assert "stage.z_um = [0, 5000]: 24 of 24 sites lie outside" in line
+    assert "planes up to 5000 um away" in line
+
+
+def test_what_is_switched_off_must_be_switched_on_by_the_preset():
+    off = [{"device": "LED", "property": "Voltage", "value": 0}, {"device": "Shutter", "property": "State", "value": 0}]
+    (line,) = problems_of(changed(light_sources__DAPI__switch_off=off))
+    assert "Shutter.State is switched off but never on: set it in the preset Channel: DAPI" in line
+
+
+def test_the_same_dose_follows_the_measured_curve():
+    curve = [
+        {"led_percent": 2, "relative_power": 0.01},
+        {"led_percent": 3, "relative_power": 0.02},
+        {"led_percent": 100, "relative_power": 1},
+    ]
+    (line,) = problems_of(changed("simulated", light_sources__DAPI__step=1, light_sources__DAPI__dose_curve=curve))
+    assert "the same dose: 6 ms at 2 %" in line or "the same dose: 3 ms at 3 %" in line
+
+
+def test_a_plate_turned_by_a_quarter_needs_a_square_camera():
+    turned = {"A1": [0, 0], "A12": [0, 99000], "H1": [63000, 0]}
+    limits = {"stage__x_um": [-9000, 80000], "stage__y_um": [-9000, 110000]}
+    assert problems_of(changed(plate_calibration=turned, **limits)) == []
+    (line,) = problems_of(changed(plate_calibration=turned, camera__width_px=700, **limits))
+    assert "turned by a quarter" in line
+
+
+def test_a_mistyped_focus_height_is_found():
+    plane = {"A1": 3012.5, "A12": 3020.1, "H1": 3005.9, "H12": 301.3}
+    found = problems_of(changed("simulated", focus_plane=plane, protocol={"focus": {"strategy": "plane"}}))
+    assert any("um off the plane through the wells" in line for line in found)
+
+
+def test_a_configuration_saved_by_mmcore_is_read_with_a_word_on_what_is_not_known(tmp_path):
+    text = (ROOT / "hardware_configs" / "demo.cfg").read_text() + "PixelSizeAngle_dxdz,Res20x,0.1\n# µm\n"
+    (tmp_path / "saved.cfg").write_bytes(text.encode("cp1252"))
+    job = changed(config=str(tmp_path / "saved.cfg"))
+    report = check_files(job.protocol, job.protocol_path, job.profile, job.profile_path, ROOT)
+    assert report.problems == []
+    assert any("PixelSizeAngle_dxdz" in str(w) for w in report.warnings)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from pymmcore_plus import CMMCorePlus
@@ -68,7 +70,7 @@ def test_a_led_that_ignores_its_setting_gives_no_light():
     job = load_job("quickstart", "simulated")
     core = opened(job)
     core.setProperty("Simulator", "Faults", '[{"kind": "led_ignores", "after": 0}]')
-    with pytest.raises(RuntimeError, match="no light was given"):
+    with pytest.raises(RuntimeError, match="this level was not lit"):
         image_site(core, job.profile, job.protocol, 9500, 9800, None)
     assert float(core.getProperty("Simulator", "DeliveredLight_ms")) == 0
 
@@ -140,9 +142,98 @@ def test_the_stock_engine_takes_the_same_four_levels_from_the_sequence(job):
         assert signals == pytest.approx([signals[3] * dose for dose in (0.0005, 0.002, 0.02, 1)], rel=0.1)
 
 
-def test_a_fast_clock_jumps_over_waiting_times():
-    import time
+def test_the_profiles_devices_are_used_whatever_the_cfg_has_chosen(tmp_path):
+    job = load_job("quickstart", "demo")
+    text = (ROOT / "hardware_configs" / "demo.cfg").read_text()
+    text = text.replace("Property,Core,Initialize,1", "Device,Piezo,DemoCamera,DStage\nProperty,Core,Initialize,1")
+    (tmp_path / "two.cfg").write_text(text.replace("Core,Focus,Z", "Core,Focus,Piezo"))
+    job.profile = job.profile.model_copy(update={"config": str(tmp_path / "two.cfg")})
+    core = opened(job)
+    assert core.getFocusDevice() == "Z"
+    stage = job.profile.stage.model_copy(update={"z_device": "XY"})
+    job.profile = job.profile.model_copy(update={"stage": stage})
+    with pytest.raises(RuntimeError, match=r"stage\.z_device = 'XY' is a device of type XYStage, not Stage"):
+        opened(job)
 
+
+def test_whole_numbers_are_set_without_decimals():
+    """MMCore refuses "0.000000" for an integer property."""
+    job = load_job("quickstart", "demo")
+    source = job.profile.light_source("DAPI")
+    off = [{"device": "Excitation", "property": "State", "value": 1.0}]
+    source = type(source).model_validate(source.model_dump() | {"switch_off": off})
+    job.profile = job.profile.model_copy(update={"light_sources": {"DAPI": source}})
+    assert opened(job).getProperty("Excitation", "State") == "1"
+
+
+def test_sequences_and_live_mode_are_lit_as_well():
+    core = opened(load_job("quickstart", "simulated"))
+    core.setXYPosition(9500, 9800)
+    core.setProperty("LED", "Power", 100)
+    core.setExposure(200)
+    core.startSequenceAcquisition(3, 0, True)
+    while core.isSequenceRunning() or core.getRemainingImageCount() < 3:
+        time.sleep(0.01)
+    assert min(core.popNextImage().mean() for _ in range(3)) > 1000
+    deadline = time.monotonic() + 5
+    while core.getShutterOpen() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not core.getShutterOpen()
+
+
+def test_a_python_camera_behind_a_compiled_shutter_is_lit(tmp_path):
+    text = (ROOT / "hardware_configs" / "simulated.cfg").read_text()
+    text = text.replace("#py pyDevice,LED", "Device,Demo,DemoCamera,DShutter\n#py pyDevice,LED")
+    (tmp_path / "mixed.cfg").write_text(text.replace("#py Property,Core,Shutter,Shutter", "Property,Core,Shutter,Demo"))
+    job = load_job("quickstart", "simulated")
+    gating = job.profile.gating.model_copy(update={"shutter": "Demo"})
+    job.profile = job.profile.model_copy(update={"config": str(tmp_path / "mixed.cfg"), "gating": gating})
+    core = opened(job)
+    seen = []
+    camera = core._pydevices["Camera"]
+    snap = type(camera).snap
+    type(camera).snap = lambda self, buffer: (seen.append(core.getShutterOpen()), snap(self, buffer))[1]
+    try:
+        core.snapImage()
+    finally:
+        type(camera).snap = snap
+    assert seen == [True]
+    assert not core.getShutterOpen()
+
+
+def test_long_moves_fit_into_the_timeout():
+    job = load_job("quickstart", "simulated")
+    assert opened(job).getTimeoutMs() > 1000 * 110_000 / job.profile.stage.xy_um_per_s
+
+
+STOPPED = {
+    "shutter_sticks": ("the shutter Shutter did not open", ""),
+    "stage_stops_short": ("the stage is at", ', "amount": 100'),
+}
+
+
+@pytest.mark.parametrize("kind", STOPPED)
+def test_no_image_is_taken_where_read_back_differs(kind):
+    message, amount = STOPPED[kind]
+    job = load_job("quickstart", "simulated")
+    core = opened(job)
+    core.setProperty("Simulator", "Faults", f'[{{"kind": "{kind}", "times": null{amount}}}]')
+    with pytest.raises(RuntimeError, match=message):
+        image_site(core, job.profile, job.protocol, 9500, 9800, None)
+    assert float(core.getProperty("Simulator", "DeliveredLight_ms")) == 0
+
+
+def test_the_autofocus_is_tried_again_as_often_as_the_protocol_says():
+    job = load_job("quickstart", "simulated")
+    core = opened(job)
+    core.setProperty("Simulator", "Faults", '[{"kind": "autofocus_fails", "times": 2}]')
+    assert len(image_site(core, job.profile, job.protocol, 9500, 9800, None)) == 4
+    core.setProperty("Simulator", "Faults", '[{"kind": "autofocus_fails", "times": 3}]')
+    with pytest.raises(RuntimeError, match="no focus found"):
+        image_site(core, job.profile, job.protocol, 9500, 9800, None)
+
+
+def test_a_fast_clock_jumps_over_waiting_times():
     job = load_job("quickstart", "simulated")
     core = opened(job)
     start = time.perf_counter()

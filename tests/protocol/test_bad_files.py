@@ -246,9 +246,12 @@ NOT_YAML = {
     "open bracket": ("name: [x\n", ":2: is not YAML: expected ',' or ']', but got '<stream end>'"),
     "a list": ("- x\n", ": must be a list of `key: value` lines"),
     "empty": ("", ": must be a list of `key: value` lines"),
+    "a key that is a list": ("wells: {{ wells }}\n", ":1: wells must be a plain word before the colon"),
+    "within itself": ("name: &a [*a]\n", ": is nested too deeply, or within itself"),
+    "too deep": ("name: " + "[" * 3000, ": is nested too deeply, or within itself"),
     "a tag that runs code": (
         "name: !!python/object/apply:os.getcwd []\n",
-        ": is not readable: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.getcwd'",
+        ":1: is not YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.getcwd'",
     ),
 }
 
@@ -283,6 +286,10 @@ def test_yaml_1_1_traps_are_defused(tmp_path):
     p = read_model(tmp_path / "p.yaml", ImagingProtocol)
     assert p.name == "off"
     assert p.light_levels[1].led_percent == 10
+    (tmp_path / "p.yaml").write_text(GOOD.replace("exposure_ms: 200,", "exposure_ms: 0200,"))
+    assert read_model(tmp_path / "p.yaml", ImagingProtocol).light_levels[0].exposure_ms == 200
+    lines = complaints(tmp_path / "p.yaml", GOOD.replace("exposure_ms: 200,", "exposure_ms: 3:20,"))
+    assert lines == [':8: light_levels[0].exposure_ms = "3:20": should be a valid number']
 
 
 def test_a_byte_order_mark_of_a_windows_editor_does_no_harm(tmp_path):

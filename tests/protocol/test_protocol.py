@@ -145,7 +145,7 @@ def test_sites_lie_one_field_of_view_apart():
     assert len(b2) == 9
     assert b2["B2_1"][0] - b2["B2_0"][0] == pytest.approx(fov[0])
     assert b2["B2_3"][1] - b2["B2_0"][1] == pytest.approx(fov[1])
-    assert b2["B2_4"] == pytest.approx((500 + 9000, 800 + 9000))
+    assert b2["B2_4"] == pytest.approx((9000, 9000))
 
 
 def test_a_z_stack_is_centred_on_a_known_height_only():
@@ -266,3 +266,14 @@ def test_a_protocol_is_the_same_after_writing_and_reading(data, tmp_path_factory
     path = tmp_path_factory.mktemp("law") / "p.yaml"
     path.write_text(original.model_dump_json(), encoding="utf-8")  # JSON is YAML
     assert read_model(path, ImagingProtocol) == original
+
+
+def test_the_protocol_with_everything_in_it_that_the_readme_shows_is_valid(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = readme.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "p.yaml").write_text(example, encoding="utf-8")
+    p = read_model(tmp_path / "p.yaml", ImagingProtocol)
+    assert p.n_frames == 10 * 4 * 2 * 3 * 10
+    assert len(list(p.to_sequence(load_job("quickstart", "simulated").profile))) == p.n_frames
+    given = set(p.model_fields_set)
+    assert set(ImagingProtocol.model_fields) - given == {"description"}

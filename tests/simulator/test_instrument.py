@@ -120,6 +120,27 @@ def test_the_shutter_answers_another_thread_during_an_exposure():
     assert 0.3 < (cut.mean() - offset) / (full.mean() - offset) < 0.8
 
 
+def test_computing_an_image_lights_no_sample():
+    """On the real clock a new site takes tens of milliseconds to compute, with the shutter open."""
+    scope = instrument(512, clock="real")
+    light_on(scope, 100)
+    before = scope.delivered_ms
+    scope.expose(4)
+    scope.set_shutter_open(False)
+    assert 4 <= scope.delivered_ms - before < 15
+
+
+@pytest.mark.parametrize("kind", ["camera_hangs", "device_slow"])
+def test_light_goes_on_while_a_device_hangs(kind):
+    scope = instrument()
+    light_on(scope, 100)
+    scope.set_faults((Fault(kind=kind, amount=0.2),))
+    before = scope.delivered_ms
+    scope.expose(4)
+    scope.set_shutter_open(False)
+    assert scope.delivered_ms - before == pytest.approx(204, abs=1)
+
+
 def test_the_real_clock_takes_its_time():
     scope = instrument(clock="real", stage_um_per_s=50_000)
     start = time.perf_counter()
@@ -160,6 +181,7 @@ def test_drift_moves_the_image_a_little_between_exposures():
 FAULTS = {
     "snap_fails": lambda s: fails(lambda: s.expose(4)),
     "led_ignores": lambda s: (s.set_led_percent(10), s.led_percent == 0)[1],
+    "led_stays_on": lambda s: (s.set_led_percent(10), s.set_led_percent(0), s.led_percent == 10)[2],
     "led_misreports": lambda s: (light_on(s, 10), s.led_percent == 10 and s.expose(200).mean() > 900)[1],
     "shutter_sticks": lambda s: (s.set_shutter_open(True), not s.shutter_open)[1],
     "stage_stops_short": lambda s: (s.move_xy(1000, 0), s.xy_um == pytest.approx((900, 0)))[1],
@@ -206,6 +228,6 @@ def test_a_large_disk_is_never_filled(tmp_path):
         pytest.fail("this test needs a temporary folder on a file system larger than 2 GiB")
     scope = instrument()
     scope.set_faults((Fault(kind="disk_fills", folder=str(tmp_path)),))
-    with pytest.raises(ValueError, match="will not be filled"):
+    with pytest.raises(RuntimeError, match="will not be filled"):
         scope.expose(4)
     assert not list(tmp_path.iterdir())

@@ -137,3 +137,40 @@ def test_a_folder_that_cannot_serve_is_told(tmp_path):
     (tmp_path / "broken.tif").write_bytes(b"no image")
     with pytest.raises(ProblemsError, match="cannot be read as an image"):
         specimen(tmp_path)
+
+
+def a_folder_of(tmp_path, images, masks=()):
+    for folder, content in (("images", images), ("masks", masks)):
+        (tmp_path / folder).mkdir()
+        for name, data in dict(content).items():
+            tifffile.imwrite(tmp_path / folder / name, data)
+    return tmp_path
+
+
+NOISE = np.random.default_rng(7).integers(0, 200, (2, 300, 300), dtype=np.uint8)
+BAD_FOLDERS = {
+    "the same image twice": ({"a.tif": NOISE[0], "b.tif": NOISE[0]}, {}, "is the same image as a.tif"),
+    "a mask of another size": (
+        {"a.tif": NOISE[0]},
+        {"a.tif": NOISE[0, :256]},
+        "is 300 x 256 pixels, its image 300 x 300",
+    ),
+    "a mask of fractions": ({"a.tif": NOISE[0]}, {"a.tif": NOISE[0] * 0.5}, "must hold whole numbers"),
+    "not finite": ({"a.tif": NOISE[0] * np.nan}, {}, "holds values that are not finite"),
+    "colours": ({"a.tif": np.stack([NOISE[0]] * 3, -1)}, {}, "one grey plane"),
+}
+
+
+@pytest.mark.parametrize(("images", "masks", "message"), BAD_FOLDERS.values(), ids=BAD_FOLDERS.keys())
+def test_images_and_masks_that_would_spoil_the_truth_are_refused(images, masks, message, tmp_path):
+    with pytest.raises(ProblemsError, match=message):
+        specimen(a_folder_of(tmp_path, images, masks))
+
+
+def test_masks_belong_to_the_image_of_the_same_name_and_black_and_white_ones_are_taken_apart(tmp_path):
+    mask = np.zeros((300, 300), np.uint8)
+    mask[100:120, 100:120] = mask[200:220, 200:220] = 255
+    folder = a_folder_of(tmp_path, {"w[1].ome.tif": NOISE[0], "w.tif": NOISE[1]}, {"w[1].tif": mask, "w.1.tif": mask})
+    s = specimen(folder, chosen=sites("A1:A2", rows=1, columns=1))
+    truths = [s.truth(field_of(site)) for site in sites("A1:A2", rows=1, columns=1)]
+    assert [t and len(t.nuclei) for t in truths] == [None, 2]

@@ -9,7 +9,15 @@ import pymmcore_plus  # noqa: E402, F401
 logging.getLogger().setLevel(_root_level)
 
 from scotopic.microscope.check import CheckReport, check_files, check_hardware  # noqa: E402
-from scotopic.microscope.core import open_microscope, switch_light_off  # noqa: E402
+from scotopic.microscope.core import close_microscope, open_microscope, switch_light_off  # noqa: E402
 from scotopic.microscope.look import image_site  # noqa: E402
 
-__all__ = ["CheckReport", "check_files", "check_hardware", "image_site", "open_microscope", "switch_light_off"]
+__all__ = [
+    "CheckReport",
+    "check_files",
+    "check_hardware",
+    "close_microscope",
+    "image_site",
+    "open_microscope",
+    "switch_light_off",
+]

@@ -31,14 +31,15 @@ def adapter_folder(libraries: Iterable[str]) -> Path | None:
     needed = set(libraries)
     if not needed:
         return None
-    found = list(discover_mm())
-    real = [mm for mm in found if _TEST_ADAPTERS not in mm.path.parts]
+    discovered = list(discover_mm())
+    real = [mm for mm in discovered if _TEST_ADAPTERS not in mm.path.parts]
     if chosen := next((mm for mm in real if mm.div_compatible), None):
         return chosen.path
-    tests = next((mm for mm in found if mm not in real and mm.div_compatible), None)
+    tests = next((mm for mm in discovered if mm not in real and mm.div_compatible), None)
     if tests is not None and not (needed - _libraries_in(tests.path)):
         return tests.path
-    raise RuntimeError(_how_to_mend(needed, real, tests))
+    at_hand = _libraries_in(tests.path) if tests is not None else set()
+    raise RuntimeError(_how_to_mend(needed - at_hand, real, tests))
 
 
 def _libraries_in(folder: Path) -> set[str]:

@@ -15,6 +15,7 @@ from scotopic.protocol import (
     PlaneFocus,
     Problem,
     ProblemsError,
+    SiteGrid,
     did_you_mean,
 )
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from scotopic.microscope.config_file import ConfigFile
     from scotopic.protocol import LightLevel, LightSource
 
+SIMULATOR_HUB = "scotopic.simulator.devices.Simulator"
 BYTES_PER_PIXEL = 2
 PYRAMID_AND_LABELS = 1.6
 """Disk needed for a frame, its pyramid (a third more) and its label images, relative to the raw frame."""
@@ -97,14 +99,15 @@ def check_files(
     else:
         _check_devices(subject, config)
         _check_pixel_size(subject, config)
+        for doubt in config.doubts:
+            subject.warn(config.path, "", doubt)
     _check_light(subject)
     try:
-        sequence = protocol.to_sequence(profile)
+        protocol.sites_in_travel_order(profile.camera.fov_um)
     except ValueError as error:
-        subject.report.problems.append(Problem(str(error), str(profile_path)))
+        subject.blame_protocol("sites", str(error))
     else:
-        _check_positions(subject, sequence)
-        _estimate_time(subject, sequence)
+        _check_places(subject)
     _check_disk(subject, out)
     return subject.report
 
@@ -124,12 +127,15 @@ def _check_devices(subject: _Subject, config: ConfigFile) -> None:
     if profile.gating.shutter is not None:
         named.append(("shutter", "gating.shutter", profile.gating.shutter))
     if profile.simulator is not None:
-        named.append(("simulator", "simulator.hub", profile.simulator.hub))
+        hub = profile.simulator.hub
+        named.append(("simulator", "simulator.hub", hub))
+        if hub in config.devices and config.devices[hub] != SIMULATOR_HUB:
+            subject.blame_profile("simulator.hub", f"= {hub!r}: is {config.devices[hub]}, not {SIMULATOR_HUB}")
     for channel, source in profile.light_sources.items():
         key = f"light_sources.{channel}"
         named.append((f"LED power of {channel} ({source.property})", f"{key}.device", source.device))
         named += [
-            (f"light off of {channel} ({s.property} = {s.value})", f"{key}.switch_off[{i}].device", s.device)
+            (f"light off of {channel} ({s.property} = {s.as_text()})", f"{key}.switch_off[{i}].device", s.device)
             for i, s in enumerate(source.switch_off)
         ]
     for use, key, label in named:
@@ -161,6 +167,13 @@ def _check_preset(subject: _Subject, config: ConfigFile, channel: str) -> None:
         what = f"preset {name!r} in group {group!r}" if group in groups else f"config group {group!r}"
         subject.blame_profile(f"light_sources.{channel}", f"no {what} in {config.path.name}{_hint(name, known)}")
         return
+    dark = [s for s in source.switch_off if (s.device, s.property) != (source.device, source.property)]
+    for setting in dark:
+        if (setting.device, setting.property) not in {(device, name_) for device, name_, _ in settings}:
+            subject.blame_profile(
+                f"light_sources.{channel}.switch_off",
+                f"{setting.device}.{setting.property} is switched off but never on: set it in the preset {group}: {name}",
+            )
     for device, name_, value in settings:
         origin = config.devices.get(device)
         subject.report.devices.append((f"  {name_} = {value}", device, origin or "not in the .cfg"))
@@ -170,7 +183,7 @@ def _check_preset(subject: _Subject, config: ConfigFile, channel: str) -> None:
 
 def _hint(name: str, known: Iterable[str]) -> str:
     known = list(known)
-    return f"; {did_you_mean(name, known) or 'there are: ' + ', '.join(known)}"
+    return f"; {did_you_mean(name, known) or 'there are: ' + (', '.join(known) or 'none')}"
 
 
 def _check_pixel_size(subject: _Subject, config: ConfigFile) -> None:
@@ -216,7 +229,7 @@ def _check_light(subject: _Subject) -> None:
                 f"{sample / full_sample:.4%}",
             )
         )
-        key = f"light_levels[{protocol.light_levels.index(level)}]"
+        key = f"light_levels {level.name}"
         if not setting.exact:
             subject.blame_protocol(key, _instead(level, source, profile.camera.min_exposure_ms))
         if level.exposure_ms < profile.camera.min_exposure_ms:
@@ -238,7 +251,7 @@ def _check_light(subject: _Subject) -> None:
         ),
         (
             "light in total",
-            f"{site_sample * visits * protocol.n_sites / 1000:,.0f} s at full power on the plate, each place {visits} x",
+            f"{site_sample * visits * protocol.n_sites / 1000:,.0f} s at full power on the plate",
         ),
     ]
 
@@ -247,10 +260,12 @@ def _instead(level: LightLevel, source: LightSource, min_exposure_ms: float) -> 
     """Say which exposure and LED power give the same dose where the LED cannot give the power asked for."""
     nearest = source.setting(level.led_percent)
     unit = f"{source.device}.{source.property} goes from {source.min:g} to {source.max:g} in steps of {source.step:g}"
+    wanted = level.exposure_ms * source.relative_power(level.led_percent)
     candidates = {
-        setting.led_percent: level.nominal_dose / setting.led_percent * 100
+        setting.led_percent: wanted / power
         for steps in range(-2, 3)
         if (setting := source.setting(level.led_percent + steps * source.step / source.max * 100)).led_percent > 0
+        and (power := source.relative_power(setting.led_percent)) > 0
     }
     usable = {led: ms for led, ms in candidates.items() if ms >= min_exposure_ms}
     if not usable:
@@ -265,20 +280,31 @@ def _instead(level: LightLevel, source: LightSource, min_exposure_ms: float) -> 
 # ---------------------------------------------------------------------- places, time, disk
 
 
+def _check_places(subject: _Subject) -> None:
+    try:
+        sequence = subject.protocol.to_sequence(subject.profile)
+    except ValueError as error:
+        subject.report.problems.append(Problem(str(error), str(subject.profile_path)))
+        return
+    _check_positions(subject, sequence)
+    _estimate_time(subject, sequence)
+
+
 def _check_positions(subject: _Subject, sequence: useq.MDASequence) -> None:
-    stage = subject.profile.stage
-    for axis, limits in (("x", stage.x_um), ("y", stage.y_um), ("z", stage.z_um)):
+    stage, stack = subject.profile.stage, subject.protocol.z_stack
+    half_stack = (stack.planes - 1) * stack.step_um / 2 if stack else 0.0
+    for axis, limits, reach in (("x", stage.x_um, 0.0), ("y", stage.y_um, 0.0), ("z", stage.z_um, half_stack)):
         outside = [
             (p.name or "", value)
             for p in sequence.stage_positions
-            if (value := getattr(p, axis)) is not None and not limits[0] <= value <= limits[1]
+            if (value := getattr(p, axis)) is not None and not limits[0] + reach <= value <= limits[1] - reach
         ]
         if outside:
             name, value = outside[0]
             subject.blame_profile(
                 f"stage.{axis}_um",
                 f"= [{limits[0]:g}, {limits[1]:g}]: {len(outside)} of {len(sequence.stage_positions)} sites lie outside, "
-                f"for example {name} at {value:.0f} um",
+                f"for example {name} at {value:.0f} um" + (f" with planes up to {reach:g} um away" if reach else ""),
             )
     fov = subject.profile.camera.fov_um
     plate = subject.protocol.plate
@@ -308,10 +334,28 @@ def _check_positions(subject: _Subject, sequence: useq.MDASequence) -> None:
     subject.report.facts[:0] = [
         ("frames", f"{subject.protocol.n_frames:,}"),
         ("wells, sites", f"{len(subject.protocol.well_names)} wells x {subject.protocol.sites.count} sites"),
+        *_extras(subject.protocol),
         ("held-out wells", ", ".join(subject.protocol.held_out_wells) or "none"),
         ("field of view", f"{fov[0]:.1f} x {fov[1]:.1f} um, {subject.profile.camera.pixel_size_um:g} um a pixel"),
         ("focus", height),
     ]
+
+
+def _extras(protocol: ImagingProtocol) -> list[tuple[str, str]]:
+    """Return what only some protocols have, for the user to see that it arrived."""
+    facts = []
+    if protocol.z_stack:
+        facts.append(("z-stack", f"{protocol.z_stack.planes} planes, {protocol.z_stack.step_um:g} um apart"))
+    if protocol.time_lapse:
+        lapse = protocol.time_lapse
+        facts.append(("time-lapse", f"{lapse.count} time points, one every {lapse.interval_s:g} s"))
+    if protocol.labels:
+        labelled = [well for well in protocol.well_names if protocol.well_labels(well)]
+        names = sorted({name for well in labelled for name in protocol.well_labels(well)})
+        facts.append(("labels", f"{', '.join(names)} on {len(labelled)} of {len(protocol.well_names)} wells"))
+    if isinstance(protocol.sites, SiteGrid) and protocol.sites.overlap_percent > 0:
+        facts.append(("overlap", f"{protocol.sites.overlap_percent:g} %: what several sites show is lit several times"))
+    return facts
 
 
 def _estimate_time(subject: _Subject, sequence: useq.MDASequence) -> None:
@@ -357,7 +401,11 @@ def _check_disk(subject: _Subject, out: Path) -> None:
     camera = subject.profile.camera
     raw = subject.protocol.n_frames * camera.width_px * camera.height_px * BYTES_PER_PIXEL
     needed = raw * PYRAMID_AND_LABELS
-    folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    folder = next((parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists()), None)
+    if folder is None or not folder.is_dir():
+        what = "is a file, not a folder" if folder else "is on a drive that does not exist"
+        subject.report.problems.append(Problem(what, str(out), key="--out"))
+        return
     free = shutil.disk_usage(folder).free
     subject.report.facts.append(
         ("disk", f"{_size(raw)} raw, at most {_size(needed)} needed, {_size(free)} free at {folder}")
@@ -406,6 +454,14 @@ def check_hardware(
         if allowed and value not in allowed:
             blame(f"light_sources.{protocol.channel}", f"{device}.{name} = {value!r}{_hint(value, allowed)}")
     camera = profile.camera
+    longest_ms = max(level.exposure_ms for level in protocol.light_levels)
+    if core.hasProperty(camera.device, "Exposure") and core.hasPropertyLimits(camera.device, "Exposure"):
+        most_ms = core.getPropertyUpperLimit(camera.device, "Exposure")
+        if longest_ms > most_ms:
+            blame(
+                "camera.device",
+                f"= {camera.device!r}: exposes for {most_ms:g} ms at most, asked for are {longest_ms:g}",
+            )
     size = core.getImageWidth(), core.getImageHeight()
     if size != (camera.width_px, camera.height_px):
         blame(

@@ -21,6 +21,8 @@ class ConfigFile:
     path: Path
     model: Microscope
     has_python_devices: bool
+    doubts: tuple[str, ...]
+    """Lines that pymmcore-plus' reader does not know, though MMCore may."""
 
     @property
     def devices(self) -> dict[str, str]:
@@ -56,9 +58,11 @@ def read_config(path: Path) -> ConfigFile:
         If it cannot be read, or a line of it is not valid.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProblemsError([Problem(f"cannot be read: {error}", str(path))]) from error
+        # Device labels are plain ASCII in practice; comments of older files are in the code page of their Windows.
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise ProblemsError([Problem(f"the profile's configuration cannot be read: {what}", str(path))]) from error
     # Python devices stand behind `#py `, so that plain MMCore takes them for comments.
     plain = "\n".join(
         line.strip().removeprefix(_PYTHON_DEVICE).replace("pyDevice,", "Device,", 1) for line in text.splitlines()
@@ -70,6 +74,5 @@ def read_config(path: Path) -> ConfigFile:
             model.load_config(plain)
         except (ValueError, StopIteration) as error:
             raise ProblemsError([Problem(f"is not a valid configuration: {error}", str(path))]) from error
-    if doubts:
-        raise ProblemsError([Problem(f"is not a valid configuration: {doubt.message}", str(path)) for doubt in doubts])
-    return ConfigFile(path, model, has_python_devices=_PYTHON_DEVICE in text)
+    messages = tuple(str(doubt.message) for doubt in doubts)
+    return ConfigFile(path, model, has_python_devices=_PYTHON_DEVICE in text, doubts=messages)

@@ -4,6 +4,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus, DeviceType, Keyword
 from pymmcore_plus.experimental.unicore import CameraDevice, Device, UniMMCore
 
@@ -123,7 +124,7 @@ def open_microscope(
             define_light_levels(core, profile, protocol)
         core.updateSystemStateCache()
     except BaseException:
-        core.unloadAllDevices()
+        close_microscope(core)
         raise
     return core
 
@@ -148,11 +149,25 @@ def _choose_devices(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
             continue
         found = core.getDeviceType(label)
         if found != kind:
-            raise RuntimeError(f"{use} = {label!r} is a device of type {found.name}, not {kind.name}")
+            raise RuntimeError(f"{use} = {label!r} is a device of type {_kind(found)}, not {_kind(kind)}")
         choose(label)
     # A move over the whole stage must fit into MMCore's timeout.
     longest_um = max(stage.x_um[1] - stage.x_um[0], stage.y_um[1] - stage.y_um[0])
     core.setTimeoutMs(max(core.getTimeoutMs(), int(2000 * longest_um / stage.xy_um_per_s) + 2000))
+
+
+def _kind(device_type: DeviceType) -> str:
+    return device_type.name.removesuffix("Device")
+
+
+def close_microscope(core: CMMCorePlus) -> None:
+    """Unload the hardware and end MMCore's own threads. May be called twice.
+
+    A callback thread of MMCore that is still alive when Python exits aborts the process (exit code 134), whatever
+    the outcome of the work was.
+    """
+    core.unloadAllDevices()
+    CMMCore.registerCallback(core, None)  # pymmcore-plus keeps this for itself
 
 
 def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
@@ -167,9 +182,9 @@ def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
     for channel, source in profile.light_sources.items():
         for setting in source.switch_off:
             try:
-                core.setProperty(setting.device, setting.property, setting.text)
+                core.setProperty(setting.device, setting.property, setting.as_text())
             except Exception as error:
-                failures.append(f"{channel}: {setting.device}.{setting.property} = {setting.text}: {error}")
+                failures.append(f"{channel}: {setting.device}.{setting.property} = {setting.as_text()}: {error}")
     if profile.gating.shutter is not None:
         try:
             core.setShutterOpen(profile.gating.shutter, False)

@@ -44,7 +44,7 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node), 10))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value, 10))
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,9 @@ def read_model(path: Path, model: type[M]) -> M:
         if isinstance(error, ProblemsError):
             raise
         raise ProblemsError([Problem(f"is not YAML: {error}", str(path))]) from error
+    for key, kind in _TELL_TALE_KEYS.items():
+        if key not in model.model_fields and (key,) in lines:
+            raise ProblemsError([Problem(f"is a {kind}, not what is wanted here", str(path))])
     try:
         result = model.model_validate_json(data, strict=True, context={"folder": str(path.parent)})
     except ValidationError as error:
@@ -123,6 +126,7 @@ def read_model(path: Path, model: type[M]) -> M:
     return result
 
 
+_TELL_TALE_KEYS = {"light_levels": "protocol", "light_sources": "microscope profile"}
 _NO_KEY = "must be a plain word before the colon"
 
 

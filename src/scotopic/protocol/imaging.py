@@ -197,7 +197,15 @@ class ImagingProtocol(FrozenModel):
         return tuple(well for well in self.well_names if well not in self.held_out_wells)
 
     def with_fewer_wells(self, count: int) -> ImagingProtocol:
-        """Return this protocol for `count` of its wells, held-out wells keeping their share (one at least)."""
+        """Return this protocol for `count` of its wells, held-out wells keeping their share (one at least).
+
+        Raises
+        ------
+        ValueError
+            If a protocol with held-out wells would have none left, or none to train on.
+        """
+        if self.held_out_wells and count < 2:
+            raise ValueError("one well is not enough: the protocol holds wells out from training")
         share = len(self.held_out_wells) / len(self.well_names)
         n_held_out = min(max(round(count * share), 1), count - 1) if share else 0
         held_out = self.held_out_wells[:n_held_out]

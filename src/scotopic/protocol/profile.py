@@ -30,9 +30,8 @@ class PropertySetting(FrozenModel):
     value: str | int | float
     """Value to set."""
 
-    @property
-    def text(self) -> str:
-        """The value as MMCore takes it: whole numbers without decimals, which integer properties would refuse."""
+    def as_text(self) -> str:
+        """Return the value as MMCore takes it: whole numbers without decimals, which integer properties would refuse."""
         return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
 
 
@@ -87,6 +86,10 @@ class LightSource(FrozenModel):
             raise ValueError(f"min ({self.min:g}) must be below max ({self.max:g})")
         if self.step > self.max - self.min:
             raise ValueError(f"step ({self.step:g}) is larger than the range from min to max")
+        for setting in self.switch_off:
+            power = (setting.device, setting.property) == (self.device, self.property)
+            if power and setting.as_text() not in {"0", "0.0"}:
+                raise ValueError(f"switch_off sets the power to {setting.as_text()}, which is not dark")
         if self.dose_curve is not None:
             percents = [p.led_percent for p in self.dose_curve]
             if sorted(set(percents)) != percents or percents[-1:] != [100]:
@@ -135,6 +138,8 @@ class LightGating(FrozenModel):
     def _shutter_is_named(self) -> Self:
         if self.how == "core_shutter" and self.shutter is None:
             raise ValueError("core_shutter needs the label of the shutter device (shutter)")
+        if self.how != "core_shutter" and self.shutter is not None:
+            raise ValueError(f"a shutter is for core_shutter, not for {self.how}")
         return self
 
 
@@ -261,7 +266,9 @@ class MicroscopeProfile(FrozenModel):
     @model_validator(mode="after")
     def _simulator_has_a_shutter(self) -> Self:
         if self.simulator is not None and self.gating.how != "core_shutter":
-            raise ValueError(f"gating.how = {self.gating.how!r}: the simulated microscope has a shutter, use core_shutter")
+            raise ValueError(
+                f"gating.how = {self.gating.how!r}: the simulated microscope has a shutter, use core_shutter"
+            )
         return self
 
     def light_source(self, channel: str) -> LightSource:
@@ -285,6 +292,8 @@ class MicroscopeProfile(FrozenModel):
         ValueError
             If there is no calibration, or it does not fit the plate.
         """
+        if not self.plate_calibration and self.simulator is not None:
+            return PlatePlacement(((1, 0, 0), (0, 1, 0)))  # A1 at the origin: nobody needs to look where it lies
         if not self.plate_calibration:
             raise ValueError(
                 "plate_calibration is missing: drive to the centres of A1 and two more wells and write down X and Y"
@@ -356,7 +365,8 @@ def fit_placement(wells_um: dict[str, tuple[float, float]], plate: Plate) -> Pla
     """
     if missing := [well for well in wells_um if well not in plate.wells]:
         raise ValueError(
-            f"plate_calibration: {', '.join(missing)} not on a {plate.name} plate (A1 to {plate.last_well})"
+            f"plate_calibration: {', '.join(missing)} not on a {plate.name} plate (A1 to {plate.last_well}); "
+            "write down the centres of three wells of this plate"
         )
     drawn = np.array([plate.centre_um(well) for well in wells_um]).reshape(-1, 2)
     found = np.array(list(wells_um.values()), dtype=float).reshape(-1, 2)
@@ -369,7 +379,7 @@ def fit_placement(wells_um: dict[str, tuple[float, float]], plate: Plate) -> Pla
     if np.abs(scales - 1).max() > _SCALE_TOLERANCE:
         raise ValueError(
             f"plate_calibration: the wells lie {scales[0]:.3f} and {scales[1]:.3f} times as far apart as on a "
-            f"{plate.name} plate (allowed: 0.98 to 1.02): another plate, or another well than named"
+            f"{plate.name} plate (allowed: 0.98 to 1.02): calibrated with another plate, or on another well than named"
         )
     residual = float(np.abs(np.column_stack([drawn, np.ones(len(drawn))]) @ solution - found).max())
     if residual > 500:

@@ -32,8 +32,8 @@ class SimulatorSetup(FrozenModel):
     """Largest value of a pixel: 4095 makes a 12-bit camera."""
     plate: Plate = Plate.model_validate("96-well")
     """Plate on the stage."""
-    wells_um: dict[str, tuple[float, float]] = Field(default={"A1": (0, 0), "A12": (99_000, 0), "H1": (0, 63_000)})
-    """Where it really lies: well -> stage position."""
+    wells_um: dict[str, tuple[float, float]] | None = None
+    """Where it really lies: well -> stage position; without it A1 is at the origin."""
     sites: tuple[Site, ...] = ()
     """Sites of the protocol, for specimens that are shared out over them."""
 
@@ -44,15 +44,12 @@ class SimulatorSetup(FrozenModel):
         Raises
         ------
         ValueError
-            If the profile is not one of a simulated microscope, or nothing says where the plate lies.
+            If the profile is not one of a simulated microscope, or its calibration does not fit the plate.
         """
         settings = profile.simulator
         if settings is None:
             raise ValueError(f"the profile {profile.name!r} has no simulator section: it is not simulated")
         plate = settings.plate or (protocol.plate if protocol else None) or Plate.model_validate("96-well")
-        wells_um = settings.placement or profile.plate_calibration
-        if not wells_um:
-            raise ValueError("simulator.placement or plate_calibration must say where the plate lies")
         setup = cls(
             settings=settings,
             width_px=profile.camera.width_px,
@@ -60,13 +57,15 @@ class SimulatorSetup(FrozenModel):
             pixel_size_um=profile.camera.pixel_size_um,
             saturation_counts=profile.camera.saturation_counts,
             plate=plate,
-            wells_um=wells_um,
+            wells_um=settings.placement or profile.plate_calibration,
             sites=protocol.sites_in_travel_order(profile.camera.fov_um) if protocol else (),
         )
-        fit_placement(wells_um, plate)  # a calibration that does not fit is told here, not by a device
+        _ = setup.placement  # a calibration that does not fit is told here, not by a device
         return setup
 
     @property
     def placement(self) -> PlatePlacement:
         """Map from the plate to the stage."""
+        if self.wells_um is None:
+            return PlatePlacement(((1, 0, 0), (0, 1, 0)))
         return fit_placement(self.wells_um, self.plate)

@@ -5,10 +5,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import imageio.v3 as iio
 import numpy as np
 import tifffile
+from PIL import Image
 from scipy import ndimage
+from skimage.measure import label
 from skimage.segmentation import relabel_sequential
 
 from scotopic.protocol import Problem, ProblemsError
@@ -58,8 +59,26 @@ class ImageSpecimen:
         self._shape = shape
         self._pixel_size_um = pixel_size_um
         self._paths = image_paths(settings)
+        self._refuse_repeats_and_bad_masks()
         self._read = lru_cache(maxsize=_CACHED_IMAGES)(self._prepare)
         self._pieces = self._share_out(sites)
+
+    def _refuse_repeats_and_bad_masks(self) -> None:
+        """Read everything once: an image that is there twice would be in training and held-out wells at once."""
+        problems = []
+        seen: dict[bytes, Path] = {}
+        for path in self._paths:
+            pixels = hashlib.sha256(_read_image(path).tobytes()).digest()
+            if pixels in seen:
+                problems.append(Problem(f"is the same image as {seen[pixels].name}: remove one of them", str(path)))
+            seen.setdefault(pixels, path)
+            try:
+                if (mask := mask_path(path)) is not None:
+                    _read_masks(mask, _read_image(path).shape)
+            except ProblemsError as error:
+                problems += error.problems
+        if problems:
+            raise ProblemsError(problems)
 
     def _share_out(self, sites: Sequence[Site]) -> list[tuple[Site, Path, int, int]]:
         """Return (site, image, first row, first column) of each site that has an image."""
@@ -197,7 +216,7 @@ class ImageSpecimen:
         offset, scale = self._conversion
         image = _smoothed(_read_image(path), self._settings.smooth_px)
         mask = mask_path(path)
-        return np.maximum(image - offset, 0) * scale, None if mask is None else _read_image(mask)
+        return np.maximum(image - offset, 0) * scale, None if mask is None else _read_masks(mask, image.shape)
 
     @cached_property
     def _conversion(self) -> tuple[np.float32, np.float32]:
@@ -209,7 +228,7 @@ class ImageSpecimen:
         offset = self._settings.offset_counts
         offset = float(np.percentile(samples, 1)) if offset is None else offset
         peak = float(np.percentile(samples, 99.5)) - offset
-        if peak <= 0:
+        if not peak > 0:
             raise ProblemsError([Problem("holds images that are all black above the offset", self._settings.folder)])
         return np.float32(offset), np.float32(1 / peak)
 
@@ -224,7 +243,7 @@ def image_paths(settings: ImageSpecimenSettings) -> tuple[Path, ...]:
     """
     folder = Path(settings.folder)
     inner = folder / "images"
-    paths = sorted(p for p in (inner if inner.is_dir() else folder).glob("*") if p.suffix.lower() in _SUFFIXES)
+    paths = sorted(p for p in (inner if inner.is_dir() else folder).glob("[!.]*") if p.suffix.lower() in _SUFFIXES)
     if not paths:
         what = "holds no TIFF or PNG images" if folder.is_dir() else "is no folder"
         raise ProblemsError([Problem(what, str(folder))])
@@ -232,17 +251,27 @@ def image_paths(settings: ImageSpecimenSettings) -> tuple[Path, ...]:
 
 
 def mask_path(image: Path) -> Path | None:
-    """Return the label image that belongs to an image of `images/`, if there is one in `masks/`."""
+    """Return the label image of the same name in `masks/` that belongs to an image of `images/`, if there is one."""
     folder = image.parent.parent / "masks"
-    return next((p for p in sorted(folder.glob(f"{image.stem}.*")) if p.suffix.lower() in _SUFFIXES), None)
+    if not folder.is_dir():
+        return None
+    return next(
+        (p for p in sorted(folder.iterdir()) if _stem(p) == _stem(image) and p.suffix.lower() in _SUFFIXES), None
+    )
+
+
+def _stem(path: Path) -> str:
+    """Return a file's name without `.png`, `.tif` or `.ome.tif`."""
+    return path.stem.removesuffix(".ome")
 
 
 def _image_shape(path: Path) -> tuple[int, int]:
     """Return rows and columns, from the header where that is easily had."""
     if path.suffix.lower() == ".png":
         try:
-            height, width, *_ = iio.improps(path).shape
-        except (OSError, ValueError) as error:
+            with Image.open(path) as image:
+                width, height = image.size
+        except Exception as error:
             raise _unreadable(path, error) from error
         return height, width
     height, width = _read_image(path).shape
@@ -250,15 +279,47 @@ def _image_shape(path: Path) -> tuple[int, int]:
 
 
 def _read_image(path: Path) -> NDArray[Any]:
+    """Return the one grey plane of an image file, finite."""
     try:
-        image = iio.imread(path) if path.suffix.lower() == ".png" else tifffile.imread(path)
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        image = _read_with_pillow(path) if path.suffix.lower() == ".png" else _read_tiff(path)
+    except Exception as error:
         raise _unreadable(path, error) from error
-    return _plane(image, path)
+    plane = _plane(image, path)
+    if plane.dtype.kind not in "uif":
+        raise ProblemsError([Problem(f"holds {plane.dtype} values, no brightness", str(path))])
+    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+        raise ProblemsError([Problem("holds values that are not finite", str(path))])
+    return plane
+
+
+def _read_tiff(path: Path) -> NDArray[Any]:
+    try:
+        return tifffile.imread(path)
+    except ValueError:  # a compression that tifffile leaves to an optional package; Pillow knows the usual ones
+        return _read_with_pillow(path)
+
+
+def _read_with_pillow(path: Path) -> NDArray[Any]:
+    with Image.open(path) as image:
+        if image.mode == "P":
+            raise ValueError("colours from a palette")
+        return np.asarray(image)
+
+
+def _read_masks(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a label image; one that knows nucleus and background only is taken apart into its pieces."""
+    masks = _read_image(path)
+    if masks.shape != shape:
+        what = f"is {masks.shape[1]} x {masks.shape[0]} pixels, its image {shape[1]} x {shape[0]}"
+        raise ProblemsError([Problem(what, str(path))])
+    if masks.dtype.kind not in "uib" or masks.min() < 0:
+        raise ProblemsError([Problem(f"must hold whole numbers from 0 (background), not {masks.dtype}", str(path))])
+    return label(masks) if len(np.unique(masks)) <= 2 else masks
 
 
 def _unreadable(path: Path, error: Exception) -> ProblemsError:
-    return ProblemsError([Problem(f"cannot be read as an image: {error}", str(path))])
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ProblemsError([Problem(f"cannot be read as an image: {reason}", str(path))])
 
 
 def _plane(image: NDArray[Any], path: Path) -> NDArray[Any]:

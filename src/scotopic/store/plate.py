@@ -59,7 +59,10 @@ class PlateLayout:
         noise = camera.read_noise_e / camera.gain_e_per_count
         room = (camera.saturation_counts - camera.offset_counts) / 4
         windows = tuple(
-            (max(camera.offset_counts - 2 * noise, 0.0), camera.offset_counts + 4 * noise + room * protocol.relative_dose(level))
+            (
+                max(camera.offset_counts - 2 * noise, 0.0),
+                camera.offset_counts + 4 * noise + room * protocol.relative_dose(level),
+            )
             for level in protocol.light_levels
         )
         return cls(
@@ -112,7 +115,10 @@ class PlateStore:
         name = str(site)
         if name in self._fields.get(well, []):
             return folder
-        corner = [v - (n - 1) / 2 * self.layout.pixel_size_um for v, n in zip(xy_um, (self.layout.width_px, self.layout.height_px), strict=True)]
+        corner = [
+            v - (n - 1) / 2 * self.layout.pixel_size_um
+            for v, n in zip(xy_um, (self.layout.width_px, self.layout.height_px), strict=True)
+        ]
         for inner, text in self._field_template().items():
             target = folder / inner
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +212,9 @@ class PlateStore:
                     v05.PlateWell(path=f"{self.layout.rows[r]}/{self.layout.columns[c]}", rowIndex=r, columnIndex=c)
                     for r, c in sorted(wells)
                 ],
-                acquisitions=[v05.Acquisition(id=_ACQUISITION, name=self.layout.name, maximumfieldcount=self.layout.sites)],
+                acquisitions=[
+                    v05.Acquisition(id=_ACQUISITION, name=self.layout.name, maximumfieldcount=self.layout.sites)
+                ],
                 field_count=self.layout.sites,
             )
         )
@@ -241,7 +249,8 @@ class PlateStore:
         layout = self.layout
         frame = layout.height_px, layout.width_px
         shapes = [
-            (layout.time_points, len(layout.levels), layout.planes, frame[0] // f, frame[1] // f) for f in layout.pyramid
+            (layout.time_points, len(layout.levels), layout.planes, frame[0] // f, frame[1] // f)
+            for f in layout.pyramid
         ]
         channels = [
             v05.OmeroChannel(
@@ -258,7 +267,7 @@ class PlateStore:
         for name in layout.labels:
             label = v05.LabelImage(
                 multiscales=[self._multiscale("tzyx", name)],
-                image_label=v05.ImageLabel(source=v05.LabelSource(image="../../")),
+                **{"image-label": v05.ImageLabel(source=v05.LabelSource(image="../../"))},
             )
             labels.add_label(name, label, [((s[0], *s[2:]), "uint32") for s in shapes])
         labels.prepare()
@@ -305,10 +314,19 @@ def _group(model: v05.Plate | v05.Well) -> str:
 
 
 def _create_array(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], dimension_names: list[str], **_: object
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: Any,
+    chunks: tuple[int, ...],
+    *,
+    shards: tuple[int, ...] | None,
+    overwrite: bool,
+    compression: str,
+    dimension_names: list[str] | None,
 ) -> zarr.Array[Any]:
     """Create an array with one chunk a frame, in blosc with bit-shuffle (yaozarrs offers byte shuffle only)."""
-    chunks = *(1 for _ in shape[:-2]), *(min(n, _LARGEST_CHUNK_PX) for n in shape[-2:])
+    del shards, compression
+    chunks = (*(1 for _ in shape[:-2]), *(min(n, _LARGEST_CHUNK_PX) for n in shape[-2:]))
     return zarr.create_array(
         path,
         shape=shape,
@@ -317,6 +335,7 @@ def _create_array(
         compressors=BloscCodec(typesize=dtype.itemsize, cname="lz4", clevel=5, shuffle="bitshuffle"),
         dimension_names=dimension_names,
         fill_value=0,
+        overwrite=overwrite,
     )
 
 
@@ -324,4 +343,5 @@ def _binned(image: NDArray[np.uint16], factor: int) -> NDArray[np.uint16]:
     """Return the mean over blocks, rounded; what does not fill a block at the far edges is left out."""
     height, width = (n // factor * factor for n in image.shape)
     blocks = image[:height, :width].reshape(height // factor, factor, width // factor, factor)
-    return ((blocks.sum((1, 3), dtype=np.uint32) + factor * factor // 2) // (factor * factor)).astype(np.uint16)
+    binned: NDArray[np.uint16] = ((blocks.sum((1, 3), dtype=np.uint32) + factor**2 // 2) // factor**2).astype(np.uint16)
+    return binned

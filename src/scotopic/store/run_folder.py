@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -16,6 +15,7 @@ from scotopic.store.plate import PlateLayout, PlateStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _GIVEN = ("protocol.yaml", "microscope.yaml", "microscope.cfg")
 

@@ -46,7 +46,11 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
     }
     if missing := planned - current.keys():
         well, site, t, level, _ = min(missing)
-        problems.append(Problem(f"{len(missing)} of {len(planned)} planned frames are missing, for example {level} of {well}_{site} at time point {t}"))
+        problems.append(
+            Problem(
+                f"{len(missing)} of {len(planned)} planned frames are missing, for example {level} of {well}_{site} at time point {t}"
+            )
+        )
     if strange := current.keys() - planned:
         problems.append(Problem(f"{len(strange)} frames in the ledger were never planned, for example {min(strange)}"))
     plate = run.plate(protocol, profile)
@@ -70,7 +74,7 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
     if written:
         try:
             yaozarrs.validate_zarr_store(str(plate.path))
-        except Exception as error:  # noqa: BLE001 - whatever it raises means that the store is not valid
+        except Exception as error:
             problems.append(Problem(f"is not a valid OME-Zarr plate: {error}", str(plate.path)))
     return problems
 
@@ -80,6 +84,4 @@ def _current_frames(
 ) -> dict[tuple[str, int, int, str, int], FrameRecord]:
     """Return the record that counts of each frame of each finished site."""
     finished = finished_sites(records, frames_per_site)
-    return {
-        (r.well, r.site, r.t, r.level, r.z): r for r in records if finished.get(r.site_key) == r.attempt
-    }
+    return {(r.well, r.site, r.t, r.level, r.z): r for r in records if finished.get(r.site_key) == r.attempt}
