@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ import typer
 from scotopic import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from scotopic.microscope import CheckReport
 
@@ -31,6 +32,7 @@ app.add_typer(_profile_app, name="profile")
 
 ProtocolFile = Annotated[Path, typer.Argument(metavar="PROTOCOL", help="Protocol file (YAML).")]
 ProfileFile = Annotated[Path, typer.Option("--microscope", "-m", help="Microscope profile (YAML).")]
+RunOption = Annotated[Path, typer.Option("--out", help="Run folder to write, or to go on with.")]
 Specimen = Annotated[Path | None, typer.Option(help="Folder of bright images to put under a simulated microscope.")]
 
 
@@ -93,24 +95,83 @@ def check(
 
 
 @app.command()
-def run(
+def snap(
     protocol: ProtocolFile,
     microscope: ProfileFile,
-    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    well: Annotated[str, typer.Option(help="Well, for example B2.")],
+    site: Annotated[int, typer.Option(help="Number of the site in the well.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("snap"),
     specimen: Specimen = None,
 ) -> None:
-    """Do the whole job; this version goes as far as the images of the first site, and says what is missing."""
+    """Take one look before a whole run: one site at each light level."""
     from scotopic import workflow
+
+    with _told_in_one_line():
+        _let_ending_signals_interrupt()
+        workflow.snap(protocol, microscope, out, typer.echo, well=well, site=site, specimen=specimen)
+
+
+@app.command()
+def acquire(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specimen: Specimen = None) -> None:
+    """Acquire a plate into a run folder, or go on where it stopped: the same command continues.
+
+    The first Ctrl-C finishes the site, the second stops before the next exposure; the light is off either way.
+    """
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        result = workflow.acquire(protocol, microscope, out, typer.echo, specimen=specimen)
+    raise typer.Exit(_EXIT_CODES[result.end_reason])
+
+
+@app.command()
+def run(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specimen: Specimen = None) -> None:
+    """Do the whole job; this version goes as far as the verified plate, and says what is missing."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        result = workflow.run(protocol, microscope, out, typer.echo, specimen)
+    raise typer.Exit(_EXIT_CODES[result.end_reason])
+
+
+@app.command()
+def verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]) -> None:
+    """Read a run again, every pixel, and compare it with its ledger. Exit code 0 or 1."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        problems = workflow.verify(run_folder)
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    typer.echo("The run is sound and complete." if not problems else f"{len(problems)} problems.", err=bool(problems))
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command("light-off")
+def light_off(microscope: ProfileFile) -> None:
+    """Switch every light of a microscope off, and do nothing else."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.light_off(microscope)
+    typer.echo("The light is off.")
+
+
+_EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "failed": 1, "cancelled": 130}
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    """Turn what goes wrong into a line and an exit code: 2 for a mistake, 1 for a failure, 130 for an interrupt."""
     from scotopic.protocol import ProblemsError
 
     try:
-        _let_ending_signals_interrupt()
-        workflow.run(protocol, microscope, out, typer.echo, specimen)
+        yield
     except ProblemsError as error:
         _fail(error.problems)
     except (RuntimeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
-        typer.echo("The run stopped there; the light is off.", err=True)
+        typer.echo("It stopped there; the light is off.", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("Interrupted; the light is off.", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,13 +20,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from scotopic.microscope import CheckReport
+    from scotopic.microscope import AcquireResult, CheckReport, Progress
 
 MOST_SATURATED = 0.001
 M = TypeVar("M", ImagingProtocol, MicroscopeProfile)
 
 STILL_MISSING = (
-    "acquisition of the whole plate into OME-Zarr",
     "reference masks and measurements",
     "training beside the acquisition",
     "validation and report",
@@ -170,23 +168,31 @@ def _check_simulator(
             report.warnings.append(Problem(message, str(profile_path), key=f"camera.{key}"))
 
 
-def run(
-    protocol_path: Path, profile_path: Path, out: Path, say: Callable[[str], None], specimen: Path | None = None
-) -> None:
-    """Do the whole job, as far as today's parts reach: check, open the microscope, image the first site.
+def acquire(
+    protocol_path: Path,
+    profile_path: Path,
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    specimen: Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> AcquireResult:
+    """Check a job, acquire it into a run folder (or go on with it), and verify what is on the disk.
 
     Parameters
     ----------
     say : callable
         Takes each line that the user is told.
+    on_progress : callable, optional
+        Called after each site; without it, one line a site is said.
 
     Raises
     ------
     ProblemsError
-        If the check fails; nothing was loaded, moved or lit then.
-    RuntimeError, OSError
-        If the hardware or the disk fails; the light is off.
+        If the check fails, or the folder holds another run; nothing was loaded, moved or lit then.
     """
+    from scotopic import microscope
+
     report = check(protocol_path, profile_path, specimen=specimen, out=out)
     if report.problems:
         raise ProblemsError(report.problems)
@@ -194,36 +200,135 @@ def run(
         say(f"warning: {warning}")
     protocol, profile = read_job(protocol_path, profile_path, specimen)
     protocol, _ = fit_to_specimen(protocol, profile)
-    from scotopic.microscope import close_microscope, image_site, open_microscope
-    from scotopic.pictures import write_site
-
-    _keep_copies(out, protocol_path, profile_path, profile)
     for what, which in report.facts:
         if what == "specimen":
             say(f"specimen: {which}")
-    say(
-        f"check passed: {protocol.n_frames:,} frames planned, held-out wells: {', '.join(protocol.held_out_wells) or 'none'}"
-    )
+    held_out = ", ".join(protocol.held_out_wells) or "none"
+    say(f"check passed: {protocol.n_frames:,} frames planned, held-out wells: {held_out}")
+    run_folder = microscope.prepare_run(protocol_path, profile_path, protocol, profile, out)
+    try:
+        result = microscope.acquire(
+            protocol, profile, profile_path, run_folder, on_progress=on_progress or (lambda p: say(progress_line(p)))
+        )
+    finally:
+        run_folder.unlock()
+    say(f"acquisition {result.end_reason.replace('_', ' ')}" + (f": {result.message}" if result.message else ""))
+    if result.end_reason.startswith("completed"):
+        problems = verify(out)
+        if problems:
+            raise ProblemsError(problems)
+        say(f"verified: {result.progress.frames_written:,} frames written, {result.progress.frames_skipped} skipped")
+    return result
+
+
+def progress_line(progress: Progress) -> str:
+    """Return one line on how far an acquisition is."""
+    left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.0f} min left"
+    skipped = f", {progress.frames_skipped} frames skipped" if progress.frames_skipped else ""
+    return f"{progress.last_site}: {progress.sites_done} of {progress.sites_planned} sites{skipped}{left}"
+
+
+def verify(run_path: Path) -> list[Problem]:
+    """Read a run again, every pixel, and return what is wrong with it (nothing, if it is sound and complete).
+
+    Raises
+    ------
+    ProblemsError
+        If there is no run in the folder.
+    """
+    from scotopic.store import RunFolder
+    from scotopic.store import verify as verify_run
+
+    run_folder = RunFolder(run_path)
+    if not run_folder.exists:
+        raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
+    return verify_run(run_folder)
+
+
+def light_off(profile_path: Path) -> None:
+    """Load a microscope and switch every light off, and do nothing else.
+
+    Raises
+    ------
+    ProblemsError
+        If the profile has mistakes.
+    RuntimeError
+        If the hardware cannot be loaded, or some light stays on.
+    """
+    from scotopic.microscope import close_microscope, open_microscope
+
+    profile = read_model(profile_path, MicroscopeProfile)
+    close_microscope(open_microscope(profile, profile_path))
+
+
+def snap(
+    protocol_path: Path,
+    profile_path: Path,
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    well: str,
+    site: int = 0,
+    specimen: Path | None = None,
+) -> None:
+    """Take one look before a whole run: image one site at each light level, and say what is odd about it.
+
+    Raises
+    ------
+    ProblemsError
+        If the check fails, or there is no such site; nothing was loaded, moved or lit then.
+    RuntimeError, OSError
+        If the hardware or the disk fails; the light is off.
+    """
+    from scotopic.microscope import close_microscope, image_site, open_microscope
+    from scotopic.pictures import write_site
+
+    report = check(protocol_path, profile_path, specimen=specimen, out=out)
+    if report.problems:
+        raise ProblemsError(report.problems)
+    protocol, profile = read_job(protocol_path, profile_path, specimen)
+    protocol, _ = fit_to_specimen(protocol, profile)
+    positions = {p.name: p for p in protocol.to_sequence(profile).stage_positions}
+    name = f"{well.upper()}_{site}"
+    if name not in positions:
+        allowed = f"wells {', '.join(protocol.well_names)}, sites 0 to {protocol.sites.count - 1}"
+        raise ProblemsError([Problem(f"is not in the protocol; allowed: {allowed}", key=name)])
     core = open_microscope(profile, profile_path, protocol)
     try:
-        position = protocol.to_sequence(profile).stage_positions[0]
-        images = image_site(core, profile, protocol, position.x or 0.0, position.y or 0.0, position.z)
+        place = positions[name]
+        images = image_site(core, profile, protocol, place.x or 0.0, place.y or 0.0, place.z)
     finally:
         close_microscope(core)
     images = {level.name: images[level.name] for level in protocol.light_levels}
     for level in protocol.light_levels:
         image = images[level.name]
         signal = image.mean() - profile.camera.offset_counts
-        say(f"{position.name} at {level.name}: {signal:.2f} counts above the offset on average")
+        say(f"{name} at {level.name}: {signal:.2f} counts above the offset on average")
         if (saturated := (image >= profile.camera.saturation_counts).mean()) > MOST_SATURATED:
             say(f"warning: {saturated:.1%} of the pixels are saturated at {level.name}")
-    for name, ratio in _odd_doses(protocol, profile, images).items():
+    for odd, ratio in _odd_doses(protocol, profile, images).items():
         say(
-            f"warning: {name} has {ratio:.2g} times the signal that its dose should give: LED, shutter or camera offset?"
+            f"warning: {odd} has {ratio:.2g} times the signal that its dose should give: LED, shutter or camera offset?"
         )
-    for path in write_site(out, position.name or "site", images, profile.camera.pixel_size_um):
+    out.mkdir(parents=True, exist_ok=True)
+    for path in write_site(out, name, images, profile.camera.pixel_size_um):
         say(f"wrote {path}")
-    say("this version goes no further; still missing: " + "; ".join(STILL_MISSING))
+
+
+def run(
+    protocol_path: Path, profile_path: Path, out: Path, say: Callable[[str], None], specimen: Path | None = None
+) -> AcquireResult:
+    """Do the whole job, as far as today's parts reach: check, acquire the plate, verify it.
+
+    Raises
+    ------
+    ProblemsError
+        If the check or the verification fails.
+    """
+    result = acquire(protocol_path, profile_path, out, say, specimen=specimen)
+    if result.end_reason.startswith("completed"):
+        say("this version goes no further; still missing: " + "; ".join(STILL_MISSING))
+    return result
 
 
 def _odd_doses(
@@ -242,27 +347,3 @@ def _odd_doses(
         if abs(signal - expected) > 0.2 * abs(expected) + 5 * noise + 0.1:
             odd[name] = float(signal / expected) if expected else float("inf")
     return odd
-
-
-def _keep_copies(out: Path, protocol_path: Path, profile_path: Path, profile: MicroscopeProfile) -> None:
-    """Copy protocol, profile and configuration into the run folder, as given.
-
-    Raises
-    ------
-    ProblemsError
-        If the folder is not writable, or holds a run of something else.
-    """
-    config_path = profile.config_path(profile_path)
-    copies = {"protocol.yaml": protocol_path, "microscope.yaml": profile_path, config_path.name: config_path}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, source in copies.items():
-            target = out / name
-            if target.exists() and target.read_bytes() != source.read_bytes():
-                what = f"holds another run already: its {name} is not {source}; choose another folder"
-                raise ProblemsError([Problem(what, str(out), key="--out")])
-        for name, source in copies.items():
-            if not (out / name).exists():
-                shutil.copyfile(source, out / name)
-    except OSError as error:
-        raise ProblemsError([Problem(f"cannot be written: {error.strerror}", str(out), key="--out")]) from error

@@ -8,16 +8,23 @@ import pymmcore_plus  # noqa: E402, F401
 # Importing pymmcore-plus sets the root logger to DEBUG, for every library of the process: undone here, once.
 logging.getLogger().setLevel(_root_level)
 
+from scotopic.microscope.acquire import AcquireResult, Progress, acquire, prepare_run  # noqa: E402
 from scotopic.microscope.check import CheckReport, check_files, check_hardware  # noqa: E402
 from scotopic.microscope.core import close_microscope, open_microscope, switch_light_off  # noqa: E402
+from scotopic.microscope.light_guard import LightGuard  # noqa: E402
 from scotopic.microscope.look import image_site  # noqa: E402
 
 __all__ = [
+    "AcquireResult",
     "CheckReport",
+    "LightGuard",
+    "Progress",
+    "acquire",
     "check_files",
     "check_hardware",
     "close_microscope",
     "image_site",
     "open_microscope",
+    "prepare_run",
     "switch_light_off",
 ]

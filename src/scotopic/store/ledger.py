@@ -113,13 +113,14 @@ class Ledger:
         data = self._path.read_bytes()
         return data[: data.rfind(b"\n") + 1].splitlines()
 
-    def append(self, records: Sequence[FrameRecord]) -> None:
-        """Write records and wait until they are on the disk."""
+    def append(self, records: Sequence[FrameRecord], *, sync: bool = True) -> None:
+        """Write records, and with `sync` wait until they (and all before them) are on the disk."""
         text = "".join(record.model_dump_json(exclude_defaults=True) + "\n" for record in records)
         with self._path.open("ab") as file:
             file.write(text.encode())
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
 
     def cut_torn_line(self) -> int:
         """Cut off what a crash has left after the last whole line; return the number of bytes cut."""

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from scotopic.protocol import ImagingProtocol, MicroscopeProfile
 
-_CODECS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "array.write_empty_chunks": True}
-"""Empty chunks are written too: a missing chunk must always mean a missing frame."""
+_FAST = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+_EVERY_CHUNK = {"array.write_empty_chunks": True}
+"""Chunks of zeros are written too: a missing chunk must always mean a missing frame."""
 _LARGEST_CHUNK_PX = 2048
 _SMALLEST_PYRAMID_PX = 256
 _ACQUISITION = 0
@@ -146,7 +147,10 @@ class PlateStore:
         if image.shape != expected or image.dtype != np.uint16:
             raise ValueError(f"frame of shape {image.shape}, {image.dtype}; the plate takes {expected}, uint16")
         channel = self.layout.levels.index(level)
-        for array, factor in zip(self._open_arrays(self.field_path(well, site)), self.layout.pyramid, strict=True):
+        folder = self.field_path(well, site)
+        # zarrs (0.2.3) leaves chunks of zeros out whatever it is told: those go through zarr's own pipeline.
+        arrays = self._open_arrays(folder) if image.any() else _opened(folder, self.layout.pyramid, _EVERY_CHUNK)
+        for array, factor in zip(arrays, self.layout.pyramid, strict=True):
             array[t, channel, z] = image if factor == 1 else _binned(image, factor)
 
     def sync(self, well: str, site: int, level: str, t: int, z: int) -> None:
@@ -184,9 +188,7 @@ class PlateStore:
     def _open_arrays(self, folder: Path) -> list[zarr.Array[Any]]:
         """Return the arrays of a field's pyramid; those of the last field are kept."""
         if self._arrays is None or self._arrays[0] != folder:
-            with zarr.config.set(_CODECS):
-                arrays = [zarr.open_array(folder / str(i), mode="r+") for i in range(len(self.layout.pyramid))]
-            self._arrays = folder, arrays
+            self._arrays = folder, _opened(folder, self.layout.pyramid, _FAST | _EVERY_CHUNK)
         return self._arrays[1]
 
     def _fields_on_disk(self) -> dict[str, list[str]]:
@@ -297,6 +299,11 @@ class PlateStore:
         return v05.Multiscale(name=name, axes=[units[a] for a in axes], datasets=datasets)
 
 
+def _opened(folder: Path, pyramid: tuple[int, ...], config: dict[str, Any]) -> list[zarr.Array[Any]]:
+    with zarr.config.set(config):
+        return [zarr.open_array(folder / str(number), mode="r+") for number in range(len(pyramid))]
+
+
 def _translated(text: str, corner_um: list[float]) -> str:
     """Add the stage position of the first pixel to the translations of a field's metadata."""
     data = json.loads(text)
@@ -309,7 +316,10 @@ def _translated(text: str, corner_um: list[float]) -> str:
 
 
 def _group(model: v05.Plate | v05.Well) -> str:
-    attributes = {"ome": json.loads(model.model_dump_json(exclude_none=True, by_alias=True))}
+    ome = json.loads(model.model_dump_json(exclude_none=True, by_alias=True))
+    if "plate" in ome:
+        ome["plate"]["version"] = ome["version"]  # other readers look for it here
+    attributes = {"ome": ome}
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Problem, ProblemsError, read_model
+from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
 from scotopic.store.files import replace_text
 from scotopic.store.ledger import Ledger
 from scotopic.store.plate import PlateLayout, PlateStore
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_GIVEN = ("protocol.yaml", "microscope.yaml", "microscope.cfg")
-
 
 class RunFolder:
-    """One run on disk: the only code that knows a path inside it. Every file has one writer."""
+    """One run on disk: the only code that knows a path inside it. Every file has one writer.
+
+    `protocol.yaml`, `microscope.yaml` and the configuration are copies as given; `job.json` is what became of them (a
+    specimen from the command line, wells that had to be left out), and what everything else goes by.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.protocol_path, self.profile_path, self.config_path = (path / name for name in _GIVEN)
         self.ledger = Ledger(path / "frames.jsonl")
+        self._job_path = path / "job.json"
         self._lock = FileLock(path / "run.lock", blocking=False)
 
     @property
     def exists(self) -> bool:
         """Whether an acquisition was begun here."""
-        return self.protocol_path.exists()
+        return self._job_path.exists()
 
     def lock(self) -> None:
         """Take the run for this process; a dead process holds nothing.
@@ -54,23 +56,29 @@ class RunFolder:
         """Give the run back. May be called twice."""
         self._lock.release()
 
-    def begin(self, protocol_path: Path, profile_path: Path, config_path: Path) -> None:
-        """Copy protocol, profile and configuration into the run, as given."""
-        for source, target in zip(
-            (protocol_path, profile_path, config_path),
-            (self.protocol_path, self.profile_path, self.config_path),
-            strict=True,
-        ):
-            if not (target.exists() and source.samefile(target)):
-                shutil.copyfile(source, target)
+    def begin(
+        self, protocol: ImagingProtocol, profile: MicroscopeProfile, protocol_path: Path, profile_path: Path
+    ) -> None:
+        """Note what is to be done, and copy protocol, profile and configuration into the run as given."""
+        config_path = profile.config_path(profile_path)
+        copies = {"protocol.yaml": protocol_path, "microscope.yaml": profile_path, config_path.name: config_path}
+        for name, source in copies.items():
+            if not ((self.path / name).exists() and source.samefile(self.path / name)):
+                shutil.copyfile(source, self.path / name)
+        job = {"protocol": protocol.model_dump(mode="json"), "profile": profile.model_dump(mode="json")}
+        replace_text(self._job_path, json.dumps(job, indent=1))
+
+    def _read_job(self) -> dict[str, Any]:
+        job: dict[str, Any] = json.loads(self._job_path.read_text(encoding="utf-8"))
+        return job
 
     def read_protocol(self) -> ImagingProtocol:
-        """Return the protocol that the run was begun with."""
-        return read_model(self.protocol_path, ImagingProtocol)
+        """Return the protocol of the run."""
+        return ImagingProtocol.model_validate(self._read_job()["protocol"])
 
     def read_profile(self) -> MicroscopeProfile:
-        """Return the microscope profile that the run was begun with."""
-        return read_model(self.profile_path, MicroscopeProfile)
+        """Return the microscope profile of the run."""
+        return MicroscopeProfile.model_validate(self._read_job()["profile"])
 
     def plate(self, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateStore:
         """Return the plate of images."""

@@ -1,0 +1,145 @@
+"""One step at a time: go there, focus, set the light, expose; each step read back before the next."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scotopic.microscope.core import switch_light_off
+from scotopic.protocol import LIGHT_LEVEL_GROUP
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pymmcore_plus import CMMCorePlus
+
+    from scotopic.protocol import LightLevel, LightSource, MicroscopeProfile
+
+
+class NotAsAskedError(RuntimeError):
+    """A device read back something else than it was asked for: no light was given."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """An image and the light it took."""
+
+    image: NDArray[Any]
+    """Counts, shape (Y, X)."""
+    lit_ms: float
+    """How long the sample was lit: measured where MMCore or scotopic gate the light, else by the profile."""
+
+
+def go_to(core: CMMCorePlus, profile: MicroscopeProfile, xy_um: tuple[float, float], z_um: float | None) -> None:
+    """Move the stages and check where they are."""
+    core.setXYPosition(*xy_um)
+    if z_um is not None:
+        core.setZPosition(z_um)
+    core.waitForDevice(profile.stage.xy_device)
+    core.waitForDevice(profile.stage.z_device)
+    check_position(core, profile, xy_um, z_um)
+
+
+def check_position(
+    core: CMMCorePlus, profile: MicroscopeProfile, xy_um: tuple[float, float], z_um: float | None
+) -> None:
+    """Compare the stages with where they should be.
+
+    Raises
+    ------
+    NotAsAskedError
+        If they are farther away than the profile tolerates.
+    """
+    x, y = core.getXYPosition()
+    if math.dist((x, y), xy_um) > profile.stage.xy_tolerance_um:
+        raise NotAsAskedError(
+            f"the stage is at {x:.1f}, {y:.1f} um (asked: {xy_um[0]:.1f}, {xy_um[1]:.1f}): no light was given"
+        )
+    if z_um is not None and abs(core.getZPosition() - z_um) > profile.stage.z_tolerance_um:
+        raise NotAsAskedError(f"Z is at {core.getZPosition():.2f} um (asked: {z_um:.2f}): no light was given")
+
+
+def autofocus(core: CMMCorePlus, profile: MicroscopeProfile, retries: int) -> None:
+    """Let the autofocus find the focus.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails more often than it may, or leaves the limits of the Z drive.
+    """
+    for attempt in range(retries + 1):
+        try:
+            core.fullFocus()
+            break
+        except RuntimeError:
+            if attempt == retries:
+                raise
+    core.waitForDevice(profile.stage.z_device)
+    low, high = profile.stage.z_um
+    if not low <= core.getZPosition() <= high:
+        raise RuntimeError(f"the autofocus went to Z = {core.getZPosition():.1f} um, outside {low:g} to {high:g}")
+
+
+def set_level(
+    core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel
+) -> tuple[float, float]:
+    """Set filters, LED power and exposure of a light level, behind closed light, and read them back.
+
+    Returns
+    -------
+    (float, float)
+        LED power in percent and exposure in milliseconds, as read back from the devices.
+
+    Raises
+    ------
+    NotAsAskedError
+        If either is not as asked.
+    """
+    core.setConfig(LIGHT_LEVEL_GROUP, level.name)
+    core.setExposure(level.exposure_ms)
+    core.waitForConfig(LIGHT_LEVEL_GROUP, level.name)
+    power = float(core.getProperty(source.device, source.property))
+    wanted = float(source.setting(level.led_percent).text)
+    exposure_ms = core.getExposure()
+    allowed_ms = level.exposure_ms * profile.verification.exposure_tolerance_percent / 100
+    if abs(power - wanted) > source.step / 2 or abs(exposure_ms - level.exposure_ms) > allowed_ms:
+        raise NotAsAskedError(
+            f"{level.name}: {source.device}.{source.property} is {power:g} (asked: {wanted:g}), "
+            f"exposure {exposure_ms:g} ms (asked: {level.exposure_ms:g}): this level was not lit"
+        )
+    if source.settle_ms:
+        time.sleep(source.settle_ms / 1000)
+    return power / source.max * 100, exposure_ms
+
+
+def expose(core: CMMCorePlus, profile: MicroscopeProfile) -> Exposure:
+    """Let the light on, take an image, and take the light off again, whatever happens.
+
+    Raises
+    ------
+    RuntimeError
+        If the camera gives no image, or the shutter does not do what it is asked to.
+    """
+    shutter, gating = profile.gating.shutter, profile.gating
+    if shutter is None:
+        core.snapImage()
+        image = core.getImage().copy()
+        if gating.how == "software":
+            switch_light_off(core, profile)  # nothing else darkens the sample between two exposures
+        return Exposure(image, core.getExposure() + gating.overhead_ms)
+    start = time.perf_counter()
+    core.setShutterOpen(shutter, True)
+    try:
+        core.waitForDevice(shutter)
+        if not core.getShutterOpen(shutter):
+            raise NotAsAskedError(f"the shutter {shutter} did not open")
+        core.snapImage()
+    finally:
+        core.setShutterOpen(shutter, False)
+    lit_ms = (time.perf_counter() - start) * 1000
+    if core.getShutterOpen(shutter):
+        raise RuntimeError(f"the shutter {shutter} did not close")
+    if profile.simulator is not None:
+        lit_ms = core.getExposure() + gating.overhead_ms  # its clock is not the one on the wall
+    return Exposure(core.getImage().copy(), lit_ms)

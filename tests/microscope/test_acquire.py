@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+import yaozarrs
+
+from conftest import ROOT, Job, load_job
+from scotopic.microscope import acquire, open_microscope, prepare_run
+from scotopic.microscope.exposure import autofocus
+from scotopic.protocol import ImagingProtocol, MicroscopeProfile, ProblemsError
+from scotopic.store import PlateStore, RunFolder, verify
+
+
+def small(microscope: str, faults=(), **protocol) -> Job:
+    """Two wells of two sites, quick to retry."""
+    job = load_job("quickstart", microscope)
+    changes = {"wells": "B2:B3", "held_out": 1, "sites": {"rows": 1, "columns": 2}} | protocol
+    job.protocol = ImagingProtocol.model_validate(job.protocol.model_dump() | changes)
+    data = job.profile.model_dump(mode="json")
+    data["verification"]["retry_delay_ms"] = 1
+    if data["simulator"]:
+        data["simulator"]["faults"] = list(faults)
+    job.profile = MicroscopeProfile.model_validate(data)
+    return job
+
+
+def acquired(job: Job, out, core=None):
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, out)
+    try:
+        return run, acquire(job.protocol, job.profile, job.profile_path, run, core=core)
+    finally:
+        run.unlock()
+
+
+def is_dark(core, job: Job) -> bool:
+    source = job.profile.light_source("DAPI")
+    return float(core.getProperty(source.device, source.property)) == 0 and not core.getShutterOpen()
+
+
+@pytest.mark.parametrize("microscope", ["demo", "simulated"])
+def test_a_plate_is_acquired_verified_and_read_by_others(microscope, tmp_path):
+    job = small(microscope)
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    heard = []
+    core.mda.events.frameReady.connect(lambda image, event: heard.append(event.channel.config))
+    stock = core.mda.engine
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "completed", result.message
+    assert is_dark(core, job)
+    assert core.mda.engine is stock
+    assert core.getAutoShutter()
+    assert len(heard) == 16, "other listeners still get every frame"
+    assert verify(run) == []
+    yaozarrs.validate_zarr_store(str(tmp_path / "RUN" / "plate.ome.zarr"))
+    records = run.ledger.read()
+    assert [r.index for r in records] == list(range(16))
+    assert {r.attempt for r in records} == {1}
+    source = job.profile.light_source("DAPI")
+    for r in records:
+        assert r.led_read_percent == pytest.approx(r.led_percent, abs=source.step / source.max * 50)
+        assert r.exposure_read_ms == r.exposure_ms
+        assert np.hypot(*np.subtract(r.xy_um, r.xy_read_um)) < 2
+        assert r.signal_dose_ms == pytest.approx(r.exposure_ms * r.led_percent / 100, rel=1e-4)
+        assert r.sample_dose_ms >= r.signal_dose_ms
+    status = run.read_status("acquire")
+    assert status["state"] == "completed"
+    assert status["frames"] == {"planned": 16, "written": 16, "skipped": 0}
+
+
+def test_every_frame_lies_under_its_light(tmp_path):
+    job = small("simulated")
+    run, _ = acquired(job, tmp_path / "RUN")
+    plate = run.plate(job.protocol, job.profile)
+    for r in run.ledger.read():
+        signal_counts = plate.read(r.well, r.site, r.level).mean() - 200
+        full = plate.read(r.well, r.site, "100%").mean() - 200
+        level = next(lv for lv in job.protocol.light_levels if lv.name == r.level)
+        assert signal_counts == pytest.approx(full * job.protocol.relative_dose(level), rel=0.05, abs=0.1)
+
+
+def test_a_failed_snap_leaves_a_hole_and_shifts_nothing(tmp_path):
+    """With the stock engine and an order-addressed writer all later frames land one early."""
+    job = small("simulated", [{"kind": "snap_fails", "after": 5}])
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "completed_with_errors"
+    skipped = [r for r in run.ledger.read() if r.state == "skipped"]
+    assert [(r.index, r.reason) for r in skipped] == [(5, "camera error: no image was read out")]
+    assert verify(run) == []
+    plate = run.plate(job.protocol, job.profile)
+    assert plate.read("B2", 1, "0.2%").max() == 0
+    assert plate.read("B2", 1, "2%").mean() - 200 == pytest.approx(
+        0.02 * (plate.read("B2", 1, "100%").mean() - 200), rel=0.05
+    )
+
+
+ONCE = {
+    "led_ignores": [{"kind": "led_ignores", "after": 2}],
+    "stage_stops_short": [{"kind": "stage_stops_short", "amount": 50}],
+    "autofocus_fails": [{"kind": "autofocus_fails", "times": 2}],
+}
+
+
+@pytest.mark.parametrize("faults", ONCE.values(), ids=ONCE.keys())
+def test_what_goes_wrong_once_is_tried_again(faults, tmp_path):
+    run, result = acquired(small("simulated", faults), tmp_path / "RUN")
+    assert result.end_reason == "completed", result.message
+    assert verify(run) == []
+
+
+ALWAYS = {
+    "stage_stops_short": ([{"kind": "stage_stops_short", "amount": 50, "after": 1, "times": None}], "the stage is at"),
+    "autofocus_fails": ([{"kind": "autofocus_fails", "after": 1, "times": None}], "autofocus failed"),
+    "snap_fails": ([{"kind": "snap_fails", "after": 4, "times": None}], "no image was read out"),
+    "shutter_sticks": ([{"kind": "shutter_sticks", "after": 8, "times": None}], "did not open"),
+}
+
+
+@pytest.mark.parametrize(("faults", "reason"), ALWAYS.values(), ids=ALWAYS.keys())
+def test_what_stays_wrong_stops_the_run_with_the_light_off_and_no_false_frame(faults, reason, tmp_path):
+    job = small("simulated", faults)
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "failed"
+    assert "5 frames skipped in a row" in result.message
+    assert reason in result.message
+    assert is_dark(core, job)
+    assert run.read_status("acquire")["state"] == "failed"
+    records = run.ledger.read()
+    assert [r.state for r in records] == ["written"] * 4 + ["skipped"] * 5
+    assert all(r.site == 0 and r.well == "B2" for r in records[:4])
+    assert sum(r.signal_dose_ms for r in records[4:]) == 0
+
+
+def test_a_led_that_no_longer_obeys_gives_no_frame_under_a_wrong_light(tmp_path):
+    """It stays at the full power of the first site: the stock engine would label that light 0.05 %."""
+    run, result = acquired(small("simulated", [{"kind": "led_ignores", "after": 4, "times": None}]), tmp_path / "RUN")
+    assert result.end_reason == "completed_with_errors"
+    for r in run.ledger.read()[4:]:
+        assert r.state == ("skipped" if r.level in {"0.05%", "0.2%"} else "written")
+        assert r.state == "written" or "LED.Power is 100" in r.reason
+    assert verify(run) == []
+
+
+def test_an_autofocus_failure_is_never_imaged_unflagged(tmp_path):
+    fault = [{"kind": "autofocus_fails", "after": 1, "times": 3}]
+    job = small("simulated", fault, focus={"strategy": "hardware", "on_failure": "image_and_flag"})
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "completed"
+    flagged = {(r.well, r.site) for r in run.ledger.read() if r.reason.startswith("autofocus failed")}
+    assert flagged == {("B2", 1)}
+
+
+class FullDisk:
+    """A plate on a disk that fills."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        self.write = PlateStore.write
+
+    def __call__(self, plate, *args) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(28, "No space left on device")
+        self.write(plate, *args)
+
+
+@pytest.mark.parametrize("microscope", ["demo", "simulated"])
+def test_a_write_error_stops_the_run_at_once_and_resume_completes_it(microscope, tmp_path, monkeypatch):
+    job = small(microscope)
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    full = FullDisk(after=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(PlateStore, "write", lambda self, *args: full(self, *args))
+        run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "failed"
+    assert "No space left on device" in result.message
+    assert is_dark(core, job)
+    assert len(run.ledger.read()) == 6
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "completed"
+    assert verify(run) == []
+    records = run.ledger.read()
+    attempts = {(r.well, r.site): r.attempt for r in records}
+    assert attempts == {("B2", 0): 1, ("B2", 1): 2, ("B3", 0): 1, ("B3", 1): 1}
+    assert len([r for r in records if (r.well, r.site) == ("B2", 0)]) == 4, "a finished site is never exposed again"
+
+
+def test_cancel_of_pymmcore_plus_ends_with_the_light_off(tmp_path):
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    core.mda.events.frameReady.connect(lambda *_: core.mda.cancel())
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "cancelled"
+    assert is_dark(core, job)
+    assert len(run.ledger.read()) == 1
+
+
+def test_a_run_goes_on_only_with_the_same_protocol_and_profile(tmp_path):
+    acquired(small("simulated"), tmp_path / "RUN")
+    with pytest.raises(ProblemsError, match=r"protocol\.wells = 'B2:B3' in the run that was begun here, 'B2:B4' now"):
+        acquired(small("simulated", wells="B2:B4"), tmp_path / "RUN")
+
+
+def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
+    job = small("simulated")
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+    with pytest.raises(ProblemsError, match="another process is acquiring"):
+        prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+    run.unlock()
+
+
+def test_pixels_that_changed_behind_the_ledgers_back_are_found(tmp_path):
+    job = small("simulated")
+    run, _ = acquired(job, tmp_path / "RUN")
+    plate = run.plate(job.protocol, job.profile)
+    plate.write("B3", 1, "2%", 0, 0, np.zeros((512, 512), np.uint16))
+    assert [str(p) for p in verify(run)] == [
+        f"{plate.path}: 2% of B3_1, t 0, z 0 is not what the camera gave (checksum)"
+    ]
+    with pytest.raises(ProblemsError, match="2% of B3_1 is not what the ledger says"):
+        acquired(job, tmp_path / "RUN")
+
+
+def test_stacks_and_time_lapses_are_addressed_as_well(tmp_path):
+    changes = {
+        "wells": "B2",
+        "held_out": 0,
+        "z_stack": {"planes": 3, "step_um": 4},
+        "time_lapse": {"count": 2, "interval_s": 0},
+        "focus": {"strategy": "fixed", "z_um": 1200},
+    }
+    run, result = acquired(small("simulated", **changes), tmp_path / "RUN")
+    assert result.end_reason == "completed", result.message
+    assert verify(run) == []
+    records = run.ledger.read()
+    assert len(records) == 2 * 2 * 4 * 3
+    assert [r.index for r in records] == list(range(48))
+    assert {r.z_read_um for r in records} == {1196, 1200, 1204}
+
+
+def test_retries_of_the_autofocus_stay_within_the_z_limits():
+    job = small("simulated")
+    stage = job.profile.stage.model_copy(update={"z_um": (0, 500)})
+    profile = job.profile.model_copy(update={"stage": stage})
+    core = open_microscope(profile, job.profile_path, job.protocol)
+    with pytest.raises(RuntimeError, match="outside 0 to 500"):
+        autofocus(core, profile, 0)
+
+
+@pytest.mark.e2e
+def test_a_run_that_is_killed_again_and_again_ends_complete(tmp_path):
+    """SIGKILL at random moments; on Windows TerminateProcess. Every level of a site is of one visit, none is lost."""
+    out = tmp_path / "RUN"
+    profile = tmp_path / "m.yaml"
+    (tmp_path / "simulated.cfg").write_bytes((ROOT / "hardware_configs" / "simulated.cfg").read_bytes())
+    data = yaml.safe_load((ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8"))
+    profile.write_text(yaml.safe_dump(data))
+    command = [
+        sys.executable,
+        "-m",
+        "scotopic",
+        "acquire",
+        ROOT / "protocols" / "quickstart.yaml",
+        "-m",
+        profile,
+        "--out",
+        out,
+    ]
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ledger = RunFolder(out).ledger
+        before = len(ledger.read()) if out.exists() else 0
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            if (out / "frames.jsonl").exists() and len(ledger.read()) > before + int(rng.integers(1, 12)):
+                break
+            time.sleep(0.01)
+        time.sleep(float(rng.random()) * 0.1)
+        process.kill()
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run = RunFolder(out)
+    assert verify(run) == []
+    records = run.ledger.read()
+    assert max(r.attempt for r in records) > 1, "no kill has hit a site: the test is void"
+    final = {}
+    for r in records:
+        final.setdefault((r.well, r.site), []).append(r)
+    for site, lines in final.items():
+        last = max(r.attempt for r in lines)
+        assert len([r for r in lines if r.attempt == last]) == 4, site
+        assert all(len([r for r in lines if r.attempt == a]) < 4 for a in range(1, last)), (
+            "a finished site was exposed again"
+        )
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(sys.platform == "win32", reason="a console's Ctrl-C cannot be sent to one process on Windows")
+def test_the_first_ctrl_c_finishes_the_site_and_says_how_to_go_on(tmp_path):
+    out = tmp_path / "RUN"
+    command = [sys.executable, "-m", "scotopic", "acquire", ROOT / "protocols" / "quickstart.yaml"]
+    command += ["-m", ROOT / "hardware_configs" / "simulated.yaml", "--out", out]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while " of 24 sites" not in (line := process.stdout.readline()):
+        assert line
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "finished after the site, as asked; the same command goes on from here" in rest
+    records = RunFolder(out).ledger.read()
+    assert len(records) % 4 == 0
+    assert json.loads((out / "status" / "acquire.json").read_text())["state"] == "cancelled"
