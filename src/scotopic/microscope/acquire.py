@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
@@ -200,9 +201,14 @@ class _Acquisition:
             sites={"planned": progress.sites_planned, "finished": progress.sites_done},
             frames={"planned": self._protocol.n_frames, "written": self._written, "skipped": self._skipped},
             sample_dose_ms=round(self._dose_ms, 3),
-            versions={name: version(name) for name in ("scotopic", "pymmcore-plus", "pymmcore", "zarr", "useq-schema")}
-            | {"python": sys.version.split()[0]},
+            versions=_versions(),
         )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    names = ("scotopic", "pymmcore-plus", "pymmcore", "zarr", "useq-schema")
+    return {name: version(name) for name in names} | {"python": sys.version.split()[0]}
 
 
 def prepare_run(
