@@ -148,6 +148,30 @@ def test_a_led_that_no_longer_obeys_gives_no_frame_under_a_wrong_light(tmp_path)
     assert verify(run) == []
 
 
+def test_a_led_that_echoes_the_request_but_does_not_obey_is_caught_by_the_images(tmp_path):
+    fault = [{"kind": "led_misreports", "after": 4, "times": 1, "amount": 10}]  # the second site's 2.5 % is 10 %
+    run, result = acquired(small("simulated", fault), tmp_path / "RUN")
+    assert result.end_reason == "completed_with_errors"
+    assert "1 frames have the wrong light by the images' proof" in result.message
+    checks = run.light_checks.read()
+    assert len(checks) == 4 * 3
+    wrong = [(c.well, c.site, c.level) for c in checks if c.verdict == "wrong"]
+    assert wrong == [("B2", 1, "0.05%")]
+    assert all(c.verdict == "ok" for c in checks if (c.well, c.site, c.level) not in wrong)
+
+
+def test_the_demo_cameras_pattern_proves_nothing(tmp_path):
+    job = small("demo")
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "completed"
+    assert run.light_checks.read() == []
+    job.profile = job.profile.model_copy(
+        update={"verification": job.profile.verification.model_copy(update={"light_check": True})}
+    )
+    run, result = acquired(job, tmp_path / "RUN2")
+    assert "ok" not in {c.verdict for c in run.light_checks.read() if c.level != "2%"}
+
+
 def test_an_autofocus_failure_is_never_imaged_unflagged(tmp_path):
     fault = [{"kind": "autofocus_fails", "after": 1, "times": 3}]
     job = small("simulated", fault, focus={"strategy": "hardware", "on_failure": "image_and_flag"})

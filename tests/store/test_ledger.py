@@ -48,7 +48,7 @@ def test_a_damaged_line_in_the_middle_is_told(tmp_path):
     path = tmp_path / "frames.jsonl"
     Ledger(path).append([record("a"), record("b")])
     path.write_bytes(b"{damaged}\n" + path.read_bytes())
-    with pytest.raises(ValueError, match=r"frames\.jsonl:1: damaged ledger line"):
+    with pytest.raises(ValueError, match=r"frames\.jsonl:1: damaged line"):
         Ledger(path).read()
 
 

@@ -86,6 +86,7 @@ def acquire(
     ProblemsError
         If the run's data on disk are not what its ledger says; nothing was loaded then.
     """
+    run.light_checks.cut_torn_line()
     cut = run.ledger.cut_torn_line()
     if cut:
         logger.warning("cut off %s bytes of a torn line from %s", cut, run.path)
@@ -131,6 +132,7 @@ class _Acquisition:
         self._written = sum(r.state == "written" for r in current)
         self._skipped = len(current) - self._written
         self._dose_ms = sum(r.sample_dose_ms for r in records)
+        self._wrong_light = sum(c.verdict == "wrong" for c in run.light_checks.read())
         self._planned = protocol.n_sites * (protocol.time_lapse.count if protocol.time_lapse else 1)
         self._begun = time.monotonic()
         self._done_before = len(self._finished)
@@ -161,8 +163,13 @@ class _Acquisition:
                 core.mda.set_engine(before)
         if len(self._finished) < self._planned:
             return "cancelled", "cancelled; the same command goes on from here"
+        errors = []
         if self._skipped:
-            return "completed_with_errors", f"{self._skipped} frames were skipped; the ledger says why"
+            errors.append(f"{self._skipped} frames were skipped, the ledger says why")
+        if self._wrong_light:
+            errors.append(f"{self._wrong_light} frames have the wrong light by the images' proof, see light.jsonl")
+        if errors:
+            return "completed_with_errors", "; ".join(errors)
         return "completed", ""
 
     def _asked_to_end(self, name: str) -> None:
@@ -175,6 +182,17 @@ class _Acquisition:
 
     def _site_done(self, visit: SiteVisit) -> None:
         self._last_site = f"{visit.key[0]}_{visit.key[1]}"
+        self._run.light_checks.append(visit.light, sync=False)
+        for check in visit.light:
+            if check.verdict == "wrong":
+                self._wrong_light += 1
+                logger.warning(
+                    "%s of %s: the images show %.2g of the reference's light, %.2g was asked for",
+                    check.level,
+                    self._last_site,
+                    check.ratio,
+                    check.expected,
+                )
         self._written += sum(r.state == "written" for r in visit.records)
         self._skipped += sum(r.state == "skipped" for r in visit.records)
         self._dose_ms += sum(r.sample_dose_ms for r in visit.records)
@@ -200,6 +218,7 @@ class _Acquisition:
             started=self._started,
             sites={"planned": progress.sites_planned, "finished": progress.sites_done},
             frames={"planned": self._protocol.n_frames, "written": self._written, "skipped": self._skipped},
+            wrong_light=self._wrong_light,
             sample_dose_ms=round(self._dose_ms, 3),
             versions=_versions(),
         )

@@ -11,13 +11,15 @@ from pymmcore_plus.mda import MDAEngine, SkipEvent
 from pymmcore_plus.mda._engine import ImagePayload
 
 from scotopic.microscope.exposure import NotAsAskedError, autofocus, check_position, expose, go_to, set_level
+from scotopic.photons import dose_ratio
 from scotopic.protocol import HardwareFocus, PlaneFocus
-from scotopic.store import FrameRecord, checksum
+from scotopic.store import FrameRecord, LightCheck, checksum
 from scotopic.store.ledger import PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from numpy.typing import NDArray
     from pymmcore_plus import CMMCorePlus
     from pymmcore_plus.mda._protocol import PImagePayload
     from pymmcore_plus.metadata import SummaryMetaV1
@@ -51,6 +53,9 @@ class SiteVisit:
     """What is odd about every frame of this visit."""
     focus: Literal["not asked", "ok", "failed"] = "not asked"
     records: list[FrameRecord] = field(default_factory=list)
+    images: dict[str, tuple[NDArray[Any], float]] = field(default_factory=dict)
+    """Image of the first plane and its dose, by light level: for the light check."""
+    light: list[LightCheck] = field(default_factory=list)
 
 
 class AcquisitionEngine(MDAEngine):
@@ -182,6 +187,8 @@ class AcquisitionEngine(MDAEngine):
             checksum=checksum(image),
         )
         self._failures_in_a_row = 0
+        if z == 0:
+            visit.images[level.name] = image, record.signal_dose_ms
         self._note(visit, record)
         meta = self.get_frame_metadata(event, runner_time_ms=time.perf_counter() * 1000)
         yield ImagePayload(image, event, meta)  # type: ignore[misc] # a MutableMapping, says pymmcore-plus
@@ -321,4 +328,30 @@ class AcquisitionEngine(MDAEngine):
         self._ledger.append([record], sync=last)
         if last:
             self._finished[visit.key] = visit.attempt
+            self._check_light(visit)
             self._on_site(visit)
+
+    def _check_light(self, visit: SiteVisit) -> None:
+        """Let the images prove the light: a LED that only echoes what it is asked is found out here."""
+        reference = self._protocol.reference.name
+        if reference in visit.images and self._profile.verification.light_check:
+            full, full_dose = visit.images[reference]
+            well, site, t = visit.key
+            for name, (image, dose) in visit.images.items():
+                if name != reference:
+                    found = dose_ratio(image, full, self._profile.camera)
+                    seen = np.isfinite(found.error)
+                    visit.light.append(
+                        LightCheck(
+                            well=well,
+                            site=site,
+                            t=t,
+                            attempt=visit.attempt,
+                            level=name,
+                            expected=dose / full_dose,
+                            ratio=found.ratio if seen else None,
+                            error=found.error if seen else None,
+                            verdict=found.verdict(dose / full_dose),
+                        )
+                    )
+        visit.images.clear()

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import xxhash
 from pydantic import Field
 
-from scotopic.photons import FrozenModel
+from scotopic.photons import FrozenModel, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -81,16 +81,43 @@ def checksum(image: NDArray[Any]) -> str:
     return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<")).data)
 
 
-class Ledger:
-    """The append-only list of all frames of a run, `frames.jsonl`: the truth for resume, pairs and report.
+class LightCheck(FrozenModel):
+    """What the images of a site say of the light of one dim level."""
+
+    well: str
+    """Well."""
+    site: int
+    """Number of the site in its well."""
+    t: int
+    """Time point."""
+    attempt: int
+    """Visit."""
+    level: str
+    """Light level."""
+    expected: float
+    """Light relative to the reference's by exposure and LED power, as read back."""
+    ratio: float | None
+    """Light relative to the reference's in the images; nothing where there is nothing to see."""
+    error: float | None
+    """Standard error of the ratio."""
+    verdict: Verdict
+    """`wrong` sites are never trained on; `undetermined` ones are judged by their well."""
+
+
+R = TypeVar("R", bound=FrozenModel)
+
+
+class JsonLines(Generic[R]):
+    """An append-only file of records, one a line.
 
     A line that a crash has torn is ignored when reading, and cut off before anything is appended.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, record: type[R]) -> None:
         self._path = path
+        self._record = record
 
-    def read(self) -> list[FrameRecord]:
+    def read(self) -> list[R]:
         """Return all records, in the order in which they were written.
 
         Raises
@@ -101,19 +128,15 @@ class Ledger:
         if not self._path.exists():
             return []
         records = []
-        lines = self._whole_lines()
-        for number, line in enumerate(lines, start=1):
+        data = self._path.read_bytes()
+        for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
             try:
-                records.append(FrameRecord.model_validate_json(line))
+                records.append(self._record.model_validate_json(line))
             except ValueError as error:
-                raise ValueError(f"{self._path}:{number}: damaged ledger line: {line[:80]!r}") from error
+                raise ValueError(f"{self._path}:{number}: damaged line: {line[:80]!r}") from error
         return records
 
-    def _whole_lines(self) -> list[bytes]:
-        data = self._path.read_bytes()
-        return data[: data.rfind(b"\n") + 1].splitlines()
-
-    def append(self, records: Sequence[FrameRecord], *, sync: bool = True) -> None:
+    def append(self, records: Sequence[R], *, sync: bool = True) -> None:
         """Write records, and with `sync` wait until they (and all before them) are on the disk."""
         text = "".join(record.model_dump_json(exclude_defaults=True) + "\n" for record in records)
         with self._path.open("ab") as file:
@@ -134,6 +157,13 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
         return len(data) - whole
+
+
+class Ledger(JsonLines[FrameRecord]):
+    """The list of all frames of a run, `frames.jsonl`: the truth for resume, pairs and report."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, FrameRecord)
 
 
 def finished_sites(records: Iterable[FrameRecord], frames_per_site: int) -> dict[tuple[str, int, int], int]:

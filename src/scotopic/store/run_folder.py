@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
 from scotopic.store.files import replace_text
-from scotopic.store.ledger import Ledger
+from scotopic.store.ledger import JsonLines, Ledger, LightCheck
 from scotopic.store.plate import PlateLayout, PlateStore
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ledger = Ledger(path / "frames.jsonl")
+        self.light_checks = JsonLines(path / "light.jsonl", LightCheck)
         self._job_path = path / "job.json"
         self._lock = FileLock(path / "run.lock", blocking=False)
 
