@@ -15,9 +15,9 @@ import typer
 from scotopic import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from scotopic.microscope import CheckReport
+    from scotopic.microscope import CheckReport, Progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -120,7 +120,8 @@ def acquire(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, spe
     from scotopic import workflow
 
     with _told_in_one_line():
-        result = workflow.acquire(protocol, microscope, out, typer.echo, specimen=specimen)
+        with _progress_display() as show:
+            result = workflow.acquire(protocol, microscope, out, typer.echo, specimen=specimen, on_progress=show)
     raise typer.Exit(_EXIT_CODES[result.end_reason])
 
 
@@ -130,7 +131,8 @@ def run(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specime
     from scotopic import workflow
 
     with _told_in_one_line():
-        result = workflow.run(protocol, microscope, out, typer.echo, specimen)
+        with _progress_display() as show:
+            result = workflow.run(protocol, microscope, out, typer.echo, specimen, show)
     raise typer.Exit(_EXIT_CODES[result.end_reason])
 
 
@@ -158,6 +160,36 @@ def light_off(microscope: ProfileFile) -> None:
 
 
 _EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "failed": 1, "cancelled": 130}
+
+
+@contextmanager
+def _progress_display() -> Iterator[Callable[[Progress], None] | None]:
+    """Show a bar on a terminal; elsewhere nothing, so that one line a site is printed."""
+    if not sys.stdout.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.fields[site]:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("sites"),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns) as bar:
+        task = bar.add_task("", total=None, site="", note="")
+
+        def show(progress: Progress) -> None:
+            note = f"{progress.frames_written:,} frames, {progress.sample_dose_ms / 1000:.3g} s of full light"
+            note += f", [red]{progress.frames_skipped} skipped[/red]" if progress.frames_skipped else ""
+            bar.update(
+                task, total=progress.sites_planned, completed=progress.sites_done, site=progress.last_site, note=note
+            )
+
+        yield show
 
 
 @contextmanager

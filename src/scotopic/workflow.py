@@ -316,7 +316,12 @@ def snap(
 
 
 def run(
-    protocol_path: Path, profile_path: Path, out: Path, say: Callable[[str], None], specimen: Path | None = None
+    protocol_path: Path,
+    profile_path: Path,
+    out: Path,
+    say: Callable[[str], None],
+    specimen: Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> AcquireResult:
     """Do the whole job, as far as today's parts reach: check, acquire the plate, verify it.
 
@@ -325,7 +330,7 @@ def run(
     ProblemsError
         If the check or the verification fails.
     """
-    result = acquire(protocol_path, profile_path, out, say, specimen=specimen)
+    result = acquire(protocol_path, profile_path, out, say, specimen=specimen, on_progress=on_progress)
     if result.end_reason.startswith("completed"):
         say("this version goes no further; still missing: " + "; ".join(STILL_MISSING))
     return result

@@ -226,6 +226,18 @@ def test_cancel_of_pymmcore_plus_ends_with_the_light_off(tmp_path):
     assert len(run.ledger.read()) == 1
 
 
+def test_a_light_budget_stops_the_run_before_it_is_exceeded(tmp_path):
+    job = small("simulated", light_budget_s=0.7)
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "cancelled"
+    assert "the next site would exceed the light budget of 0.7 s" in result.message
+    records = run.ledger.read()
+    assert len(records) == 3 * 4
+    assert 0.6 < sum(r.sample_dose_ms for r in records) / 1000 <= 0.7
+    _, result = acquired(job, tmp_path / "RUN")
+    assert len(run.ledger.read()) == 3 * 4, "resume knows what has been given"
+
+
 def test_a_run_goes_on_only_with_the_same_protocol_and_profile(tmp_path):
     acquired(small("simulated"), tmp_path / "RUN")
     with pytest.raises(ProblemsError, match=r"protocol\.wells = 'B2:B3' in the run that was begun here, 'B2:B4' now"):

@@ -9,6 +9,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
+from wakepy import keep
+
 from scotopic.microscope.core import close_microscope, open_microscope
 from scotopic.microscope.engine import AcquisitionEngine, SiteVisit, StoppedError
 from scotopic.microscope.light_guard import LightGuard
@@ -150,14 +152,16 @@ class _Acquisition:
             self._run.ledger,
             finished=self._finished,
             attempts=self._attempts,
+            sample_dose_ms=self._dose_ms,
             on_site=self._site_done,
         )
         before = core.mda.set_engine(self._engine)
         try:
-            with LightGuard(core, self._profile, self._asked_to_end):
+            # Where the system does not let a program keep it awake, the run goes on without a word: it resumes anyway.
+            with keep.running(on_fail="pass"), LightGuard(core, self._profile, self._asked_to_end):
                 core.mda.run(self._protocol.to_sequence(self._profile))
         except StoppedError as stop:
-            return "cancelled", f"{stop}; the same command goes on from here"
+            return "cancelled", str(stop)
         finally:
             if before is not None:
                 core.mda.set_engine(before)

@@ -254,6 +254,11 @@ def _check_light(subject: _Subject) -> None:
             f"{site_sample * visits * protocol.n_sites / 1000:,.0f} s at full power on the plate",
         ),
     ]
+    planned_s = site_sample * visits * protocol.n_sites / 1000
+    if protocol.light_budget_s is not None and planned_s > protocol.light_budget_s:
+        subject.blame_protocol(
+            "light_budget_s", f"= {protocol.light_budget_s:g}: {planned_s:.3g} s at full power are planned"
+        )
 
 
 def _instead(level: LightLevel, source: LightSource, min_exposure_ms: float) -> str:

@@ -76,6 +76,7 @@ class AcquisitionEngine(MDAEngine):
         *,
         finished: dict[SiteKey, int],
         attempts: dict[SiteKey, int],
+        sample_dose_ms: float = 0,
         on_site: Callable[[SiteVisit], None] = lambda _: None,
     ) -> None:
         """Prepare a run.
@@ -86,6 +87,8 @@ class AcquisitionEngine(MDAEngine):
             Sites that are never exposed again.
         attempts : dict of (well, site, t) to int
             Visits that the ledger knows of already.
+        sample_dose_ms : float
+            Light that the sample has got so far.
         on_site : callable
             Called after each site, when it is on the disk.
         """
@@ -98,6 +101,7 @@ class AcquisitionEngine(MDAEngine):
         self._ledger = ledger
         self._finished = finished
         self._attempts = attempts
+        self._sample_dose_ms = sample_dose_ms
         self._on_site = on_site
         self._visit: SiteVisit | None = None
         self._read_back = (0.0, 0.0)
@@ -123,7 +127,9 @@ class AcquisitionEngine(MDAEngine):
         for event in events:
             key = self._key(event)
             if key != current and self.finish_after_site:
-                raise StoppedError("finished after the site, as asked")
+                raise StoppedError("finished after the site, as asked; the same command goes on from here")
+            if key != current and key not in self._finished:
+                self._stay_within_the_budget()
             current = key
             if key not in self._finished:
                 yield event
@@ -137,7 +143,7 @@ class AcquisitionEngine(MDAEngine):
             If it is not in that state after all retries; the frame's ledger line says why.
         """
         if self.stop_now:
-            raise StoppedError("stopped at once, as asked")
+            raise StoppedError("stopped at once, as asked; the same command goes on from here")
         visit = self._visit_of(event)
         if event.action is not None and event.action.type == "hardware_autofocus":
             self._reach(visit)
@@ -200,6 +206,19 @@ class AcquisitionEngine(MDAEngine):
         """Give autoshutter back."""
         self.mmcore.setAutoShutter(self._autoshutter_before)
         super().teardown_sequence(sequence)
+
+    def _stay_within_the_budget(self) -> None:
+        budget_s = self._protocol.light_budget_s
+        planes = self._protocol.z_stack.planes if self._protocol.z_stack else 1
+        site_ms = planes * sum(
+            (level.exposure_ms + self._profile.gating.overhead_ms) * self._source.relative_power(level.led_percent)
+            for level in self._protocol.light_levels
+        )
+        if budget_s is not None and self._sample_dose_ms + site_ms > budget_s * 1000:
+            raise StoppedError(
+                f"the next site would exceed the light budget of {budget_s:g} s; "
+                f"{self._sample_dose_ms / 1000:.3g} s at full power have been given"
+            )
 
     # ------------------------------------------------------------------ a site
 
@@ -320,6 +339,7 @@ class AcquisitionEngine(MDAEngine):
     def _note(self, visit: SiteVisit, record: FrameRecord) -> None:
         """Write a ledger line; the site's last one only when every pixel is on the disk."""
         visit.records.append(record)
+        self._sample_dose_ms += record.sample_dose_ms
         last = len(visit.records) == self._protocol.frames_per_site
         if last:
             for written in visit.records:

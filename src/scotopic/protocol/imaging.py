@@ -95,6 +95,9 @@ class ImagingProtocol(FrozenModel):
     """Several heights at each site."""
     time_lapse: TimeLapse | None = None
     """Repeat the whole plate."""
+    light_budget_s: float | None = Field(default=None, gt=0)
+    """Most light that the sample may get in the whole run, in seconds at full power (`check` states what is planned).
+    The run stops before the site that would exceed it."""
     focus: Annotated[Focus | None, Field(validate_default=True)] = None
     """How the focus is kept: `fixed`, `plane` or `hardware`. Must be named when there is more than one well."""
 
