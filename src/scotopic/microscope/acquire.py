@@ -183,6 +183,8 @@ class _Acquisition:
         if name != "SIGINT" or self._engine.finish_after_site:
             self._engine.stop_now = True
         self._engine.finish_after_site = True
+        if self._engine.stop_now or self._engine.is_between_sites:
+            self._engine.mmcore.mda.cancel()  # also ends the wait for the next time point
 
     def _site_done(self, visit: SiteVisit) -> None:
         self._last_site = f"{visit.key[0]}_{visit.key[1]}"

@@ -207,6 +207,11 @@ class AcquisitionEngine(MDAEngine):
         self.mmcore.setAutoShutter(self._autoshutter_before)
         super().teardown_sequence(sequence)
 
+    @property
+    def is_between_sites(self) -> bool:
+        """Whether no site is under way, for example in the pause between two time points."""
+        return self._visit is None or len(self._visit.records) == self._protocol.frames_per_site
+
     def _stay_within_the_budget(self) -> None:
         budget_s = self._protocol.light_budget_s
         planes = self._protocol.z_stack.planes if self._protocol.z_stack else 1
