@@ -168,6 +168,20 @@ def _check_simulator(
             report.warnings.append(Problem(message, str(profile_path), key=f"camera.{key}"))
 
 
+def _checked_job(
+    protocol_path: Path, profile_path: Path, out: Path, say: Callable[[str], None], specimen: Path | None
+) -> tuple[ImagingProtocol, MicroscopeProfile, CheckReport]:
+    """Check a job, say its warnings, and return what is to be done."""
+    report = check(protocol_path, profile_path, specimen=specimen, out=out)
+    if report.problems:
+        raise ProblemsError(report.problems)
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    protocol, profile = read_job(protocol_path, profile_path, specimen)
+    protocol, _ = fit_to_specimen(protocol, profile)
+    return protocol, profile, report
+
+
 def acquire(
     protocol_path: Path,
     profile_path: Path,
@@ -193,13 +207,7 @@ def acquire(
     """
     from scotopic import microscope
 
-    report = check(protocol_path, profile_path, specimen=specimen, out=out)
-    if report.problems:
-        raise ProblemsError(report.problems)
-    for warning in report.warnings:
-        say(f"warning: {warning}")
-    protocol, profile = read_job(protocol_path, profile_path, specimen)
-    protocol, _ = fit_to_specimen(protocol, profile)
+    protocol, profile, report = _checked_job(protocol_path, profile_path, out, say, specimen)
     for what, which in report.facts:
         if what == "specimen":
             say(f"specimen: {which}")
@@ -283,11 +291,7 @@ def snap(
     from scotopic.microscope import close_microscope, image_site, open_microscope
     from scotopic.pictures import write_site
 
-    report = check(protocol_path, profile_path, specimen=specimen, out=out)
-    if report.problems:
-        raise ProblemsError(report.problems)
-    protocol, profile = read_job(protocol_path, profile_path, specimen)
-    protocol, _ = fit_to_specimen(protocol, profile)
+    protocol, profile, _ = _checked_job(protocol_path, profile_path, out, say, specimen)
     positions = {p.name: p for p in protocol.to_sequence(profile).stage_positions}
     name = f"{well.upper()}_{site}"
     if name not in positions:
