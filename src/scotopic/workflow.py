@@ -121,7 +121,28 @@ def check(
     ProblemsError
         If a file has mistakes of its own; what one file has against the other is in the report.
     """
-    from scotopic.microscope import check_files, check_hardware, close_microscope, open_microscope
+    from scotopic.microscope import check_hardware, close_microscope, open_microscope
+
+    protocol, profile, report = _checked_files(protocol_path, profile_path, specimen, out)
+    if connect and not report.problems:
+        try:
+            core = open_microscope(profile, profile_path, protocol)
+        except (RuntimeError, OSError) as error:
+            report.problems.append(Problem(str(error), str(profile.config_path(profile_path))))
+            return report
+        try:
+            report.problems += check_hardware(core, protocol, profile, profile_path)
+            report.facts.append(("device adapters", ", ".join(core.getDeviceAdapterSearchPaths()) or "none needed"))
+        finally:
+            close_microscope(core)
+    return report
+
+
+def _checked_files(
+    protocol_path: Path, profile_path: Path, specimen: Path | None, out: Path
+) -> tuple[ImagingProtocol, MicroscopeProfile, CheckReport]:
+    """Read a job, fit it to its specimen, and check it from the files alone."""
+    from scotopic.microscope import check_files
 
     protocol, profile = read_job(protocol_path, profile_path, specimen)
     protocol, fewer = fit_to_specimen(protocol, profile)
@@ -130,16 +151,7 @@ def check(
         report.warnings.append(Problem(fewer))
     if not report.problems:
         _check_simulator(protocol, profile, profile_path, report)
-    if connect and not report.problems:
-        try:
-            core = open_microscope(profile, profile_path, protocol)
-        except (RuntimeError, OSError) as error:
-            report.problems.append(Problem(str(error), str(profile.config_path(profile_path))))
-            return report
-        report.problems += check_hardware(core, protocol, profile, profile_path)
-        report.facts.append(("device adapters", ", ".join(core.getDeviceAdapterSearchPaths()) or "none needed"))
-        close_microscope(core)
-    return report
+    return protocol, profile, report
 
 
 def _check_simulator(
@@ -172,13 +184,11 @@ def _checked_job(
     protocol_path: Path, profile_path: Path, out: Path, say: Callable[[str], None], specimen: Path | None
 ) -> tuple[ImagingProtocol, MicroscopeProfile, CheckReport]:
     """Check a job, say its warnings, and return what is to be done."""
-    report = check(protocol_path, profile_path, specimen=specimen, out=out)
+    protocol, profile, report = _checked_files(protocol_path, profile_path, specimen, out)
     if report.problems:
         raise ProblemsError(report.problems)
     for warning in report.warnings:
         say(f"warning: {warning}")
-    protocol, profile = read_job(protocol_path, profile_path, specimen)
-    protocol, _ = fit_to_specimen(protocol, profile)
     return protocol, profile, report
 
 

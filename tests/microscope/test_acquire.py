@@ -138,6 +138,21 @@ def test_what_stays_wrong_stops_the_run_with_the_light_off_and_no_false_frame(fa
     assert sum(r.signal_dose_ms for r in records[4:]) == 0
 
 
+def test_a_shutter_that_does_not_close_has_the_led_switched_off_at_once(tmp_path):
+    job = small("simulated", [{"kind": "shutter_sticks", "after": 9, "times": None}])
+    job.profile = MicroscopeProfile.model_validate(
+        job.profile.model_dump() | {"verification": job.profile.verification.model_dump() | {"stop_after_failures": 1}}
+    )
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "failed"
+    assert "did not close" in result.message
+    assert float(core.getProperty("LED", "Power")) == 0
+    last = run.ledger.read()[-1]
+    assert last.state == "skipped"
+    assert last.sample_dose_ms == pytest.approx(4.5 * 0.025), "the sample was lit, though there is no image"
+
+
 def test_a_led_that_no_longer_obeys_gives_no_frame_under_a_wrong_light(tmp_path):
     """It stays at the full power of the first site: the stock engine would label that light 0.05 %."""
     run, result = acquired(small("simulated", [{"kind": "led_ignores", "after": 4, "times": None}]), tmp_path / "RUN")

@@ -90,3 +90,14 @@ def test_a_field_that_is_opened_twice_keeps_its_frames(store):
     store.write("A1", 0, "2%", 0, 0, frame(1))
     PlateStore(store.path, store.layout).open_field("A1", 0, (0, 0))
     np.testing.assert_array_equal(store.read("A1", 0, "2%"), frame(1))
+
+
+def test_a_well_that_a_kill_left_out_of_the_plates_metadata_is_named_later(store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(PlateStore, "_write_plate", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.open_field("B2", 0, (0, 0))
+    again = PlateStore(store.path, store.layout)
+    assert again.listed_wells == set()
+    again.open_field("B2", 0, (0, 0))
+    assert PlateStore(store.path, store.layout).listed_wells == {"B2"}

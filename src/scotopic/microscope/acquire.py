@@ -103,8 +103,11 @@ def acquire(
             core = opened = open_microscope(profile, profile_path, protocol)
         end, message = job.acquire(core)
     except (RuntimeError, OSError, ValueError) as error:
-        logger.exception("the acquisition failed")
+        logger.debug("the acquisition failed", exc_info=True)
         end, message = "failed", str(error)
+    except BaseException as error:
+        job.write_status("failed", f"{type(error).__name__}: {error}")  # never "running" after the end
+        raise
     finally:
         if opened is not None:
             close_microscope(opened)
@@ -134,7 +137,10 @@ class _Acquisition:
         self._written = sum(r.state == "written" for r in current)
         self._skipped = len(current) - self._written
         self._dose_ms = sum(r.sample_dose_ms for r in records)
-        self._wrong_light = sum(c.verdict == "wrong" for c in run.light_checks.read())
+        self._wrong_light = sum(
+            check.verdict == "wrong" and self._finished.get((check.well, check.site, check.t)) == check.attempt
+            for check in run.light_checks.read()
+        )
         self._planned = protocol.n_sites * (protocol.time_lapse.count if protocol.time_lapse else 1)
         self._begun = time.monotonic()
         self._done_before = len(self._finished)
@@ -150,6 +156,7 @@ class _Acquisition:
             self._profile,
             self._plate,
             self._run.ledger,
+            self._run.light_checks,
             finished=self._finished,
             attempts=self._attempts,
             sample_dose_ms=self._dose_ms,
@@ -188,7 +195,6 @@ class _Acquisition:
 
     def _site_done(self, visit: SiteVisit) -> None:
         self._last_site = f"{visit.key[0]}_{visit.key[1]}"
-        self._run.light_checks.append(visit.light, sync=False)
         for check in visit.light:
             if check.verdict == "wrong":
                 self._wrong_light += 1

@@ -10,9 +10,18 @@ import numpy as np
 from pymmcore_plus.mda import MDAEngine, SkipEvent
 from pymmcore_plus.mda._engine import ImagePayload
 
-from scotopic.microscope.exposure import NotAsAskedError, autofocus, check_position, expose, go_to, set_level
+from scotopic.microscope.core import switch_light_off
+from scotopic.microscope.exposure import (
+    NotAsAskedError,
+    OutOfFocusError,
+    autofocus,
+    check_position,
+    expose,
+    go_to,
+    set_level,
+)
 from scotopic.photons import dose_ratio
-from scotopic.protocol import HardwareFocus, PlaneFocus
+from scotopic.protocol import HardwareFocus
 from scotopic.store import FrameRecord, LightCheck, checksum
 from scotopic.store.ledger import PERCENTILES
 
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
     from useq import MDAEvent, MDASequence
 
     from scotopic.protocol import ImagingProtocol, LightLevel, MicroscopeProfile
-    from scotopic.store import Ledger, PlateStore
+    from scotopic.store import JsonLines, Ledger, PlateStore
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +82,7 @@ class AcquisitionEngine(MDAEngine):
         profile: MicroscopeProfile,
         plate: PlateStore,
         ledger: Ledger,
+        light_checks: JsonLines[LightCheck],
         *,
         finished: dict[SiteKey, int],
         attempts: dict[SiteKey, int],
@@ -99,6 +109,7 @@ class AcquisitionEngine(MDAEngine):
         self._levels = {level.name: level for level in protocol.light_levels}
         self._plate = plate
         self._ledger = ledger
+        self._light_checks = light_checks
         self._finished = finished
         self._attempts = attempts
         self._sample_dose_ms = sample_dose_ms
@@ -153,7 +164,7 @@ class AcquisitionEngine(MDAEngine):
             try:
                 self._retried(lambda: self._verify(visit, event))
                 return
-            except (NotAsAskedError, RuntimeError) as error:
+            except RuntimeError as error:
                 self._skip(visit, event, str(error))
                 raise SkipEvent(reason=str(error)) from error
         self._skip(visit, event, visit.skip_reason)
@@ -165,12 +176,17 @@ class AcquisitionEngine(MDAEngine):
         if event.action is not None and event.action.type == "hardware_autofocus":
             self._focus(visit)
             return
+        level = self._level(event)
         try:
             exposure = expose(self.mmcore, self._profile)
-        except RuntimeError as error:
+        except NotAsAskedError as error:
             self._skip(visit, event, str(error))
             return
-        level = self._level(event)
+        except RuntimeError as error:
+            # The light was on, and may still be: a camera that failed, a shutter that does not close.
+            switch_light_off(self.mmcore, self._profile)
+            self._skip(visit, event, str(error), sample_dose_ms=self._planned_dose_ms(level))
+            return
         well, site, t = visit.key
         z = event.index.get("z", 0)
         image = np.asarray(exposure.image, np.uint16) if exposure.image.dtype == np.uint8 else exposure.image
@@ -215,15 +231,16 @@ class AcquisitionEngine(MDAEngine):
     def _stay_within_the_budget(self) -> None:
         budget_s = self._protocol.light_budget_s
         planes = self._protocol.z_stack.planes if self._protocol.z_stack else 1
-        site_ms = planes * sum(
-            (level.exposure_ms + self._profile.gating.overhead_ms) * self._source.relative_power(level.led_percent)
-            for level in self._protocol.light_levels
-        )
+        site_ms = planes * sum(self._planned_dose_ms(level) for level in self._protocol.light_levels)
         if budget_s is not None and self._sample_dose_ms + site_ms > budget_s * 1000:
             raise StoppedError(
                 f"the next site would exceed the light budget of {budget_s:g} s; "
                 f"{self._sample_dose_ms / 1000:.3g} s at full power have been given"
             )
+
+    def _planned_dose_ms(self, level: LightLevel) -> float:
+        lit_ms = level.exposure_ms + self._profile.gating.overhead_ms
+        return round(lit_ms * self._source.relative_power(level.led_percent), 6)
 
     # ------------------------------------------------------------------ a site
 
@@ -248,12 +265,11 @@ class AcquisitionEngine(MDAEngine):
         try:
             self._retried(lambda: go_to(self.mmcore, self._profile, visit.xy_um, visit.z_um))
             visit.reached = True
+        except OutOfFocusError as error:
+            self._apply_focus_policy(visit, str(error))
+            visit.reached = not visit.skip_reason
         except RuntimeError as error:
-            if isinstance(self._protocol.focus, PlaneFocus) and str(error).startswith("Z is"):
-                self._apply_focus_policy(visit, str(error))
-                visit.reached = not visit.skip_reason
-            else:
-                visit.skip_reason = str(error)
+            visit.skip_reason = str(error)
 
     def _focus(self, visit: SiteVisit) -> None:
         focus = self._protocol.focus
@@ -331,10 +347,13 @@ class AcquisitionEngine(MDAEngine):
         x, y = self.mmcore.getXYPosition()
         return round(x, 2), round(y, 2)
 
-    def _skip(self, visit: SiteVisit, event: MDAEvent, reason: str) -> None:
+    def _skip(self, visit: SiteVisit, event: MDAEvent, reason: str, *, sample_dose_ms: float = 0) -> None:
         """Note a frame that is not taken, and stop the run after too many in a row."""
         logger.warning("%s of %s_%s skipped: %s", event.channel and event.channel.config, *visit.key[:2], reason)
-        self._note(visit, FrameRecord(**self._asked(visit, event), state="skipped", reason=reason))
+        self._note(
+            visit,
+            FrameRecord(**self._asked(visit, event), state="skipped", reason=reason, sample_dose_ms=sample_dose_ms),
+        )
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self._profile.verification.stop_after_failures:
             raise RuntimeError(
@@ -347,13 +366,13 @@ class AcquisitionEngine(MDAEngine):
         self._sample_dose_ms += record.sample_dose_ms
         last = len(visit.records) == self._protocol.frames_per_site
         if last:
-            for written in visit.records:
-                if written.state == "written":
-                    self._plate.sync(written.well, written.site, written.level, written.t, written.z)
+            written = [(r.level, r.t, r.z) for r in visit.records if r.state == "written"]
+            self._plate.sync(*visit.key[:2], written)
+            self._check_light(visit)  # before the commit mark: no finished site is without its verdict
+            self._light_checks.append(visit.light)
         self._ledger.append([record], sync=last)
         if last:
             self._finished[visit.key] = visit.attempt
-            self._check_light(visit)
             self._on_site(visit)
 
     def _check_light(self, visit: SiteVisit) -> None:

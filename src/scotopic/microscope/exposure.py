@@ -21,6 +21,10 @@ class NotAsAskedError(RuntimeError):
     """A device read back something else than it was asked for: no light was given."""
 
 
+class OutOfFocusError(NotAsAskedError):
+    """The Z drive is not where it was asked to go: a case for the protocol's focus policy."""
+
+
 @dataclass(frozen=True)
 class Exposure:
     """An image and the light it took."""
@@ -57,7 +61,7 @@ def check_position(
             f"the stage is at {x:.1f}, {y:.1f} um (asked: {xy_um[0]:.1f}, {xy_um[1]:.1f}): no light was given"
         )
     if z_um is not None and abs(core.getZPosition() - z_um) > profile.stage.z_tolerance_um:
-        raise NotAsAskedError(f"Z is at {core.getZPosition():.2f} um (asked: {z_um:.2f}): no light was given")
+        raise OutOfFocusError(f"Z is at {core.getZPosition():.2f} um (asked: {z_um:.2f}): no light was given")
 
 
 def autofocus(core: CMMCorePlus, profile: MicroscopeProfile, retries: int) -> None:

@@ -16,6 +16,8 @@ from zarr.codecs import BloscCodec
 from scotopic.store.files import replace_text, sync_file, sync_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from scotopic.protocol import ImagingProtocol, MicroscopeProfile
@@ -106,6 +108,7 @@ class PlateStore:
         self.layout = layout
         self._template: dict[str, str] | None = None
         self._fields: dict[str, list[str]] = self._fields_on_disk()
+        self._listed_wells = self._wells_on_disk()
         self._arrays: tuple[Path, list[zarr.Array[Any]]] | None = None
 
     # ------------------------------------------------------------------ writing
@@ -115,6 +118,7 @@ class PlateStore:
         folder = self.field_path(well, site)
         name = str(site)
         if name in self._fields.get(well, []):
+            self._list_well(well)
             return folder
         corner = [
             v - (n - 1) / 2 * self.layout.pixel_size_um
@@ -128,10 +132,19 @@ class PlateStore:
             sync_file(folder / inner)
         self._fields.setdefault(well, []).append(name)
         self._fields[well].sort(key=int)
+        for place in (folder, *folder.parents):
+            sync_folder(place)
+            if place == self.path:
+                break
         self._write_well(well)
-        if self._fields[well] == [name]:
-            self._write_plate()
+        self._list_well(well)
         return folder
+
+    def _list_well(self, well: str) -> None:
+        """Name a well in the plate's metadata, unless it is: a kill may have come after the well's own."""
+        if well not in self._listed_wells:
+            self._write_plate()
+            self._listed_wells = set(self._fields)
 
     def write(self, well: str, site: int, level: str, t: int, z: int, image: NDArray[np.uint16]) -> None:
         """Write one frame, shape (Y, X), uint16, and its pyramid.
@@ -153,17 +166,20 @@ class PlateStore:
         for array, factor in zip(arrays, self.layout.pyramid, strict=True):
             array[t, channel, z] = image if factor == 1 else _binned(image, factor)
 
-    def sync(self, well: str, site: int, level: str, t: int, z: int) -> None:
-        """Wait until the pixels of a frame are on the disk (zarr itself never does)."""
-        channel = self.layout.levels.index(level)
-        for number in range(len(self.layout.pyramid)):
-            frame = self.field_path(well, site) / str(number) / "c" / str(t) / str(channel) / str(z)
-            for chunk in frame.rglob("*"):
-                if chunk.is_file():
-                    sync_file(chunk)
-            for folder in (*frame.rglob("*"), frame, frame.parent, frame.parent.parent):
-                if folder.is_dir():
-                    sync_folder(folder)
+    def sync(self, well: str, site: int, frames: Iterable[tuple[str, int, int]]) -> None:
+        """Wait until the pixels of frames (level, t, z) of a field are on the disk (zarr itself never does)."""
+        field = self.field_path(well, site)
+        folders: set[Path] = set()
+        for level, t, z in frames:
+            channel = self.layout.levels.index(level)
+            for number in range(len(self.layout.pyramid)):
+                frame = field / str(number) / "c" / str(t) / str(channel) / str(z)
+                for chunk in frame.rglob("*"):
+                    if chunk.is_file():
+                        sync_file(chunk)
+                        folders.update(p for p in chunk.parents if p.is_relative_to(field))
+        for folder in folders:
+            sync_folder(folder)
 
     # ------------------------------------------------------------------ reading
 
@@ -190,6 +206,20 @@ class PlateStore:
         if self._arrays is None or self._arrays[0] != folder:
             self._arrays = folder, _opened(folder, self.layout.pyramid, _FAST | _EVERY_CHUNK)
         return self._arrays[1]
+
+    def _wells_on_disk(self) -> set[str]:
+        """Return the wells that the plate's metadata name."""
+        path = self.path / "zarr.json"
+        if not path.exists():
+            return set()
+        wells = json.loads(path.read_text(encoding="utf-8"))["attributes"]["ome"]["plate"]["wells"]
+        places = {(well["rowIndex"], well["columnIndex"]) for well in wells}
+        return {well for well, place in self.layout.wells.items() if place in places}
+
+    @property
+    def listed_wells(self) -> set[str]:
+        """Wells that a reader of the plate finds."""
+        return set(self._listed_wells)
 
     def _fields_on_disk(self) -> dict[str, list[str]]:
         """Return the fields that the wells' metadata name."""

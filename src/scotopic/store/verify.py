@@ -71,6 +71,8 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
         for r in current.values()
         if r.state == "skipped" and not r.reason
     ]
+    if unlisted := {record.well for record in written} - plate.listed_wells:
+        problems.append(Problem(f"does not name the wells {', '.join(sorted(unlisted))}", str(plate.path)))
     if written:
         try:
             yaozarrs.validate_zarr_store(str(plate.path))
