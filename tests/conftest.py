@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from scotopic.microscope import acquire, prepare_run
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, read_model
 
 if TYPE_CHECKING:
@@ -40,3 +41,29 @@ def load_job(protocol: str, microscope: str) -> Job:
 def job(request: pytest.FixtureRequest) -> Iterator[Job]:
     """The quickstart protocol on each of the microscopes that run here."""
     return load_job("quickstart", request.param)
+
+
+def small(microscope: str, faults=(), **protocol) -> Job:
+    """Two wells of two sites, quick to retry."""
+    job = load_job("quickstart", microscope)
+    changes = {"wells": "B2:B3", "held_out": 1, "sites": {"rows": 1, "columns": 2}} | protocol
+    job.protocol = ImagingProtocol.model_validate(job.protocol.model_dump() | changes)
+    data = job.profile.model_dump(mode="json")
+    data["verification"]["retry_delay_ms"] = 1
+    if data["simulator"]:
+        data["simulator"]["faults"] = list(faults)
+    job.profile = MicroscopeProfile.model_validate(data)
+    return job
+
+
+def acquired(job: Job, out, core=None):
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, out)
+    try:
+        return run, acquire(job.protocol, job.profile, job.profile_path, run, core=core)
+    finally:
+        run.unlock()
+
+
+def is_dark(core, job: Job) -> bool:
+    source = job.profile.light_source("DAPI")
+    return float(core.getProperty(source.device, source.property)) == 0 and not core.getShutterOpen()

@@ -103,13 +103,13 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
 
 @pytest.mark.e2e
 def test_one_look_before_the_run(tmp_path):
-    result = scotopic("snap", QUICKSTART, "-m", SIMULATED, "--well", "c3", "--site", "1", "--out", tmp_path)
+    result = scotopic("snap", "c3", "-p", QUICKSTART, "-m", SIMULATED, "--site", "1", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     with tifffile.TiffFile(tmp_path / "C3_1.ome.tif") as file:
         assert file.series[0].shape == (4, 512, 512)
         assert 'Name="0.05%"' in file.ome_metadata
     assert iio.imread(tmp_path / "C3_1.png").shape == (512, 4 * 512)
-    wrong = scotopic("snap", QUICKSTART, "-m", SIMULATED, "--well", "A1", "--out", tmp_path)
+    wrong = scotopic("snap", "A1", "-p", QUICKSTART, "-m", SIMULATED, "--out", tmp_path)
     assert wrong.returncode == 2
     assert "A1_0 is not in the protocol; allowed: wells B2, B3" in wrong.stderr
 
@@ -166,7 +166,7 @@ def test_a_failure_of_the_hardware_is_told_without_a_traceback(tmp_path):
     (tmp_path / "simulated.cfg").write_bytes((ROOT / "hardware_configs" / "simulated.cfg").read_bytes())
     fault = "simulator:\n  faults: [{kind: snap_fails, after: 1}]\n"
     profile.write_text(SIMULATED.read_text(encoding="utf-8").replace("simulator:", fault, 1))
-    result = scotopic("snap", QUICKSTART, "--microscope", profile, "--well", "B2", "--out", tmp_path / "look")
+    result = scotopic("snap", "B2", "--protocol", QUICKSTART, "--microscope", profile, "--out", tmp_path / "look")
     assert result.returncode == 1
     assert "error: camera error: no image was read out" in result.stderr
     assert "the light is off" in result.stderr
@@ -212,7 +212,7 @@ def test_a_look_that_is_interrupted_switches_the_light_off_and_says_so(ending, t
     protocol.write_text(
         text.replace("exposure_ms: 4,", "exposure_ms: 8000,").replace("exposure_ms: 200,", "exposure_ms: 9000,")
     )
-    command = [sys.executable, "-m", "scotopic", "snap", protocol, "-m", profile, "--well", "B2", "--out", tmp_path]
+    command = [sys.executable, "-m", "scotopic", "snap", "B2", "-p", protocol, "-m", profile, "--out", tmp_path]
     flags = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, creationflags=flags)
     time.sleep(5)  # the core is open and the first exposure of 8 s under way

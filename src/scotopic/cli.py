@@ -8,16 +8,16 @@ import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from scotopic import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from scotopic.microscope import CheckReport, Progress
+    from scotopic.microscope import CheckReport
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,19 +96,24 @@ def check(
 
 @app.command()
 def snap(
-    protocol: ProtocolFile,
+    well: Annotated[str, typer.Argument(metavar="WELL", help="Well, for example B2.")],
     microscope: ProfileFile,
-    well: Annotated[str, typer.Option(help="Well, for example B2.")],
+    protocol: Annotated[
+        Path | None, typer.Option("--protocol", "-p", help="Protocol with plate, sites and light levels.")
+    ] = None,
     site: Annotated[int, typer.Option(help="Number of the site in the well.")] = 0,
+    level: Annotated[str | None, typer.Option(help="Light level; all of them without it.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("snap"),
     specimen: Specimen = None,
 ) -> None:
-    """Take one look before a whole run: one site at each light level."""
+    """Take one look before a whole run: image, histogram, saturation, focus, signal and dose of one site."""
     from scotopic import workflow
 
     with _told_in_one_line():
         _let_ending_signals_interrupt()
-        workflow.snap(protocol, microscope, out, typer.echo, well=well, site=site, specimen=specimen)
+        workflow.snap(
+            microscope, out, typer.echo, well=well, site=site, level=level, protocol_path=protocol, specimen=specimen
+        )
 
 
 @app.command()
@@ -118,9 +123,10 @@ def acquire(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, spe
     The first Ctrl-C finishes the site, the second stops before the next exposure; the light is off either way.
     """
     from scotopic import workflow
+    from scotopic.display import progress_display
 
     with _told_in_one_line():
-        with _progress_display() as show:
+        with progress_display() as show:
             result = workflow.acquire(protocol, microscope, out, typer.echo, specimen=specimen, on_progress=show)
     raise typer.Exit(_EXIT_CODES[result.end_reason])
 
@@ -129,9 +135,10 @@ def acquire(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, spe
 def run(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specimen: Specimen = None) -> None:
     """Do the whole job; this version goes as far as the verified plate, and says what is missing."""
     from scotopic import workflow
+    from scotopic.display import progress_display
 
     with _told_in_one_line():
-        with _progress_display() as show:
+        with progress_display() as show:
             result = workflow.run(protocol, microscope, out, typer.echo, specimen, show)
     raise typer.Exit(_EXIT_CODES[result.end_reason])
 
@@ -149,6 +156,24 @@ def verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run f
     raise typer.Exit(1 if problems else 0)
 
 
+@app.command()
+def ask(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    request: Annotated[str, typer.Argument(help="pause, resume, finish (after the site) or cancel.")],
+) -> None:
+    """Ask a running acquisition to pause between two sites, to resume, to finish after the site, or to cancel."""
+    from scotopic import workflow
+    from scotopic.protocol import Problem
+    from scotopic.store.run_folder import REQUESTS
+
+    known = next((each for each in REQUESTS if each == request), None)
+    if known is None:
+        _fail([Problem(f"= {request!r}; allowed: {', '.join(REQUESTS)}", key="request")])
+    with _told_in_one_line():
+        workflow.ask(run_folder, known)
+    typer.echo(f"Asked to {request}; status/acquire.json says what became of it.")
+
+
 @app.command("light-off")
 def light_off(microscope: ProfileFile) -> None:
     """Switch every light of a microscope off, and do nothing else."""
@@ -160,36 +185,6 @@ def light_off(microscope: ProfileFile) -> None:
 
 
 _EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "failed": 1, "cancelled": 130}
-
-
-@contextmanager
-def _progress_display() -> Iterator[Callable[[Progress], None] | None]:
-    """Show a bar on a terminal; elsewhere nothing, so that one line a site is printed."""
-    if not sys.stdout.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.fields[site]:>8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("sites"),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns) as bar:
-        task = bar.add_task("", total=None, site="", note="")
-
-        def show(progress: Progress) -> None:
-            note = f"{progress.frames_written:,} frames, {progress.sample_dose_ms / 1000:.3g} s of full light"
-            note += f", [red]{progress.frames_skipped} skipped[/red]" if progress.frames_skipped else ""
-            bar.update(
-                task, total=progress.sites_planned, completed=progress.sites_done, site=progress.last_site, note=note
-            )
-
-        yield show
 
 
 @contextmanager
@@ -221,7 +216,7 @@ def _let_ending_signals_interrupt() -> None:
             signal.signal(getattr(signal, name), interrupt)
 
 
-def _fail(problems: Sequence[object]) -> None:
+def _fail(problems: Sequence[object]) -> NoReturn:
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
     typer.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}.", err=True)

@@ -38,3 +38,15 @@ def write_site(folder: Path, name: str, images: dict[str, NDArray[Any]], pixel_s
     )
     iio.imwrite(png, np.hstack([stretched(image) for image in images.values()]))
     return tiff, png
+
+
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def histogram_line(image: NDArray[Any], saturation: int, bars: int = 40) -> str:
+    """Return the histogram of an image as one line of text, logarithmic, from its darkest to its brightest pixel."""
+    low, high = int(image.min()), max(int(image.max()), int(image.min()) + 1)
+    counts, _ = np.histogram(image, bars, (low, high))
+    heights = np.log1p(counts) / np.log1p(counts.max())
+    line = "".join(_BARS[int(np.ceil(h * (len(_BARS) - 1)))] for h in heights)
+    return f"{low} |{line}| {high} of {saturation} counts"

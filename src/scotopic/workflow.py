@@ -15,12 +15,13 @@ from scotopic.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from scotopic.microscope import AcquireResult, CheckReport, Progress
+    from scotopic.microscope import AcquireResult, CheckReport, Exposure, Progress
+    from scotopic.store.run_folder import Request
 
 MOST_SATURATED = 0.001
 M = TypeVar("M", ImagingProtocol, MicroscopeProfile)
@@ -55,13 +56,18 @@ def read_job(
     )
     if protocol is None or profile is None:
         raise ProblemsError(problems)
-    if specimen is not None:
-        if profile.simulator is None:
-            raise ProblemsError([Problem("is given, but this microscope is not simulated", key="--specimen")])
-        settings = ImageSpecimenSettings(kind="images", folder=str(specimen))
-        simulator = profile.simulator.model_copy(update={"specimen": settings})
-        profile = profile.model_copy(update={"simulator": simulator})
-    return protocol, profile
+    return protocol, _with_specimen(profile, specimen)
+
+
+def _with_specimen(profile: MicroscopeProfile, specimen: Path | None) -> MicroscopeProfile:
+    """Put a folder of images under a simulated microscope."""
+    if specimen is None:
+        return profile
+    if profile.simulator is None:
+        raise ProblemsError([Problem("is given, but this microscope is not simulated", key="--specimen")])
+    settings = ImageSpecimenSettings(kind="images", folder=str(specimen))
+    simulator = profile.simulator.model_copy(update={"specimen": settings})
+    return profile.model_copy(update={"simulator": simulator})
 
 
 def _read_or_note(path: Path, model: type[M], problems: list[Problem]) -> M | None:
@@ -241,6 +247,8 @@ def acquire(
 
 def progress_line(progress: Progress) -> str:
     """Return one line on how far an acquisition is."""
+    if progress.paused:
+        return f"paused: {progress.paused}"
     left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.0f} min left"
     skipped = f", {progress.frames_skipped} frames skipped" if progress.frames_skipped else ""
     return f"{progress.last_site}: {progress.sites_done} of {progress.sites_planned} sites{skipped}{left}"
@@ -263,6 +271,22 @@ def verify(run_path: Path) -> list[Problem]:
     return verify_run(run_folder)
 
 
+def ask(run_path: Path, request: Request) -> None:
+    """Ask the acquisition that is running into a folder to pause, resume, finish or cancel.
+
+    Raises
+    ------
+    ProblemsError
+        If no acquisition is running there.
+    """
+    from scotopic.store import RunFolder
+
+    run_folder = RunFolder(run_path)
+    if not run_folder.exists or not run_folder.is_locked():
+        raise ProblemsError([Problem("no acquisition is running into this folder", str(run_path))])
+    run_folder.ask(request)
+
+
 def light_off(profile_path: Path) -> None:
     """Load a microscope and switch every light off, and do nothing else.
 
@@ -280,53 +304,102 @@ def light_off(profile_path: Path) -> None:
 
 
 def snap(
-    protocol_path: Path,
     profile_path: Path,
     out: Path,
     say: Callable[[str], None],
     *,
     well: str,
     site: int = 0,
+    level: str | None = None,
+    protocol_path: Path | None = None,
     specimen: Path | None = None,
 ) -> None:
-    """Take one look before a whole run: image one site at each light level, and say what is odd about it.
+    """Take one look before a whole run: image one site, and say what there is to see and what is odd about it.
+
+    Parameters
+    ----------
+    level : str, optional
+        Light level; all of the protocol's, one after the other, without it.
+    protocol_path : Path, optional
+        Protocol with plate, sites and light levels; those of the white paper without it.
 
     Raises
     ------
     ProblemsError
-        If the check fails, or there is no such site; nothing was loaded, moved or lit then.
+        If the check fails, or there is no such site or level; nothing was loaded, moved or lit then.
     RuntimeError, OSError
         If the hardware or the disk fails; the light is off.
     """
     from scotopic.microscope import close_microscope, image_site, open_microscope
     from scotopic.pictures import write_site
 
-    protocol, profile, _ = _checked_job(protocol_path, profile_path, out, say, specimen)
+    if protocol_path is not None:
+        protocol, profile, _ = _checked_job(protocol_path, profile_path, out, say, specimen)
+    else:
+        protocol, profile = _white_paper_job(profile_path, specimen, well)
+        say("no --protocol: a 96-well plate, 3x3 sites, the light levels of the white paper")
     positions = {p.name: p for p in protocol.to_sequence(profile).stage_positions}
+    names = [each.name for each in protocol.light_levels]
     name = f"{well.upper()}_{site}"
     if name not in positions:
         allowed = f"wells {', '.join(protocol.well_names)}, sites 0 to {protocol.sites.count - 1}"
         raise ProblemsError([Problem(f"is not in the protocol; allowed: {allowed}", key=name)])
+    if level is not None and level not in names:
+        raise ProblemsError([Problem(f"= {level!r}: no such light level; allowed: {', '.join(names)}", key="--level")])
     core = open_microscope(profile, profile_path, protocol)
     try:
         place = positions[name]
-        images = image_site(core, profile, protocol, place.x or 0.0, place.y or 0.0, place.z)
+        x, y = place.x or 0.0, place.y or 0.0
+        exposures = image_site(core, profile, protocol, x, y, place.z, [level] if level else ())
     finally:
         close_microscope(core)
-    images = {level.name: images[level.name] for level in protocol.light_levels}
-    for level in protocol.light_levels:
-        image = images[level.name]
-        signal = image.mean() - profile.camera.offset_counts
-        say(f"{name} at {level.name}: {signal:.2f} counts above the offset on average")
-        if (saturated := (image >= profile.camera.saturation_counts).mean()) > MOST_SATURATED:
-            say(f"warning: {saturated:.1%} of the pixels are saturated at {level.name}")
-    for odd, ratio in _odd_doses(protocol, profile, images).items():
-        say(
-            f"warning: {odd} has {ratio:.2g} times the signal that its dose should give: LED, shutter or camera offset?"
-        )
+    for line in _seen(name, protocol, profile, exposures):
+        say(line)
     out.mkdir(parents=True, exist_ok=True)
+    images = {each: exposures[each].image for each in names if each in exposures}
     for path in write_site(out, name, images, profile.camera.pixel_size_um):
         say(f"wrote {path}")
+
+
+def _white_paper_job(profile_path: Path, specimen: Path | None, well: str) -> tuple[ImagingProtocol, MicroscopeProfile]:
+    """Read a profile, and return the white paper's protocol for one well with its first light source."""
+    from pydantic import ValidationError
+
+    profile = _with_specimen(read_model(profile_path, MicroscopeProfile), specimen)
+    try:
+        return ImagingProtocol.white_paper(next(iter(profile.light_sources)), well), profile
+    except ValidationError as error:
+        raise ProblemsError(
+            [Problem(each["msg"].removeprefix("Value error, "), key=well) for each in error.errors()]
+        ) from error
+
+
+def _seen(
+    name: str, protocol: ImagingProtocol, profile: MicroscopeProfile, exposures: dict[str, Exposure]
+) -> Iterator[str]:
+    """Yield what a person wants to know of the images of a site."""
+    from scotopic.photons import focus_score
+    from scotopic.pictures import histogram_line
+
+    camera, source = profile.camera, profile.light_source(protocol.channel)
+    for level in protocol.light_levels:
+        if level.name not in exposures:
+            continue
+        image, power = exposures[level.name].image, source.relative_power(level.led_percent)
+        yield (
+            f"{name} at {level.name}: {image.mean() - camera.offset_counts:.2f} counts above the offset on average, "
+            f"focus score {focus_score(image, camera):.3f}; "
+            f"signal dose {level.exposure_ms * power:.3g} ms, sample dose {exposures[level.name].lit_ms * power:.3g} ms"
+        )
+        yield f"  {histogram_line(image, camera.saturation_counts)}"
+        saturated = (image >= camera.saturation_counts).mean()
+        if saturated > MOST_SATURATED:
+            yield f"warning: {saturated:.1%} of the pixels are saturated at {level.name}"
+    images = {each: exposure.image for each, exposure in exposures.items()}
+    for odd, ratio in _odd_doses(protocol, profile, images).items():
+        yield (
+            f"warning: {odd} has {ratio:.2g} times the signal that its dose should give: LED, shutter or camera offset?"
+        )
 
 
 def run(
@@ -357,6 +430,8 @@ def _odd_doses(
     source, camera = profile.light_source(protocol.channel), profile.camera
     dose = {level.name: level.exposure_ms * source.relative_power(level.led_percent) for level in protocol.light_levels}
     reference = protocol.reference.name
+    if reference not in images:
+        return {}
     full = images[reference].mean() - camera.offset_counts
     odd = {}
     for name, image in images.items():

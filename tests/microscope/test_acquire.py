@@ -8,40 +8,13 @@ import time
 
 import numpy as np
 import pytest
-import yaml
 import yaozarrs
 
-from conftest import ROOT, Job, load_job
-from scotopic.microscope import acquire, open_microscope, prepare_run
+from conftest import ROOT, acquired, is_dark, small
+from scotopic.microscope import open_microscope, prepare_run
 from scotopic.microscope.exposure import autofocus
-from scotopic.protocol import ImagingProtocol, MicroscopeProfile, ProblemsError
+from scotopic.protocol import MicroscopeProfile, ProblemsError
 from scotopic.store import PlateStore, RunFolder, verify
-
-
-def small(microscope: str, faults=(), **protocol) -> Job:
-    """Two wells of two sites, quick to retry."""
-    job = load_job("quickstart", microscope)
-    changes = {"wells": "B2:B3", "held_out": 1, "sites": {"rows": 1, "columns": 2}} | protocol
-    job.protocol = ImagingProtocol.model_validate(job.protocol.model_dump() | changes)
-    data = job.profile.model_dump(mode="json")
-    data["verification"]["retry_delay_ms"] = 1
-    if data["simulator"]:
-        data["simulator"]["faults"] = list(faults)
-    job.profile = MicroscopeProfile.model_validate(data)
-    return job
-
-
-def acquired(job: Job, out, core=None):
-    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, out)
-    try:
-        return run, acquire(job.protocol, job.profile, job.profile_path, run, core=core)
-    finally:
-        run.unlock()
-
-
-def is_dark(core, job: Job) -> bool:
-    source = job.profile.light_source("DAPI")
-    return float(core.getProperty(source.device, source.property)) == 0 and not core.getShutterOpen()
 
 
 @pytest.mark.parametrize("microscope", ["demo", "simulated"])
@@ -306,13 +279,10 @@ def test_retries_of_the_autofocus_stay_within_the_z_limits():
 
 
 @pytest.mark.e2e
-def test_a_run_that_is_killed_again_and_again_ends_complete(tmp_path):
+@pytest.mark.parametrize("microscope", ["demo", "simulated"])
+def test_a_run_that_is_killed_again_and_again_ends_complete(microscope, tmp_path):
     """SIGKILL at random moments; on Windows TerminateProcess. Every level of a site is of one visit, none is lost."""
     out = tmp_path / "RUN"
-    profile = tmp_path / "m.yaml"
-    (tmp_path / "simulated.cfg").write_bytes((ROOT / "hardware_configs" / "simulated.cfg").read_bytes())
-    data = yaml.safe_load((ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8"))
-    profile.write_text(yaml.safe_dump(data))
     command = [
         sys.executable,
         "-m",
@@ -320,7 +290,7 @@ def test_a_run_that_is_killed_again_and_again_ends_complete(tmp_path):
         "acquire",
         ROOT / "protocols" / "quickstart.yaml",
         "-m",
-        profile,
+        ROOT / "hardware_configs" / f"{microscope}.yaml",
         "--out",
         out,
     ]

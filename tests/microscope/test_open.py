@@ -47,9 +47,9 @@ def test_all_four_levels_are_taken_and_the_light_is_off_afterwards(job):
     z_before = core.getZPosition()
     images = image_site(core, job.profile, job.protocol, position.x, position.y, position.z)
     assert list(images) == [level.name for level in job.protocol.levels_in_exposure_order]
-    for image in images.values():
-        assert image.shape == (512, 512)
-        assert image.dtype == np.uint16
+    for exposure in images.values():
+        assert exposure.image.shape == (512, 512)
+        assert exposure.image.dtype == np.uint16
     assert core.getXYPosition() == pytest.approx((position.x, position.y), abs=0.1)
     assert core.getZPosition() == pytest.approx(z_before, abs=2)
     assert led_of(core, job) == 0

@@ -71,7 +71,7 @@ def test_an_all_black_frame_is_a_chunk_as_well(store):
 def test_the_pyramid_is_the_mean_of_the_pixels(store):
     folder = store.open_field("A1", 0, (0, 0))
     image = frame(1)
-    store.write("A1", 0, "2%", 0, 0, image)
+    store.write_pyramid("A1", 0, "2%", 0, 0, image)
     half = np.asarray(zarr.open_array(folder / "1", mode="r")[0, 1, 0]).astype(float)
     np.testing.assert_allclose(half, image.reshape(256, 2, 256, 2).mean((1, 3)), atol=0.51)
 

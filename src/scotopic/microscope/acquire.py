@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -11,26 +13,40 @@ from typing import TYPE_CHECKING, Literal
 
 from wakepy import keep
 
-from scotopic.microscope.core import close_microscope, open_microscope
-from scotopic.microscope.engine import AcquisitionEngine, SiteVisit, StoppedError
+from scotopic.microscope.core import close_microscope, open_microscope, switch_light_off
+from scotopic.microscope.engine import AcquisitionEngine, StoppedError
 from scotopic.microscope.light_guard import LightGuard
-from scotopic.protocol import Problem, ProblemsError
-from scotopic.store import RunFolder, checksum, differing_keys, finished_sites
+from scotopic.protocol import Problem, ProblemsError, RandomSites
+from scotopic.store import Recorder, RunFolder, checksum, differing_keys, finished_sites, light_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pymmcore_plus import CMMCorePlus
 
     from scotopic.protocol import ImagingProtocol, MicroscopeProfile
-    from scotopic.store import FrameRecord, PlateStore
+    from scotopic.store import FrameRecord, PlateStore, SiteRecord
 
 logger = logging.getLogger(__name__)
 
 EndReason = Literal["completed", "completed_with_errors", "cancelled", "failed"]
 SITES_CHECKED_BEFORE_RESUME = 2
 DISK_RESERVE_BYTES = 500_000_000
+POLL_S = 0.5
+"""How often a run looks what is asked of it, and whether it may go on after a pause."""
+HEARTBEAT_S = 5.0
+
+
+@dataclass
+class WellProgress:
+    """How far a well is, and where it lies on the plate (both counted from 0)."""
+
+    row: int
+    column: int
+    sites_planned: int
+    sites_done: int = 0
+    frames_skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,11 @@ class Progress:
     sample_dose_ms: float
     last_site: str
     seconds_left: float | None
+    bytes_left: int
+    """Disk space that the rest will take at most."""
+    wells: dict[str, WellProgress]
+    paused: str = ""
+    """Why the run is waiting, if it is."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,7 @@ def acquire(
     records = run.ledger.read()
     _check_last_sites(run, plate, records, protocol.frames_per_site)
     job = _Acquisition(protocol, profile, run, plate, records, on_progress)
-    job.write_status("running", "")
+    job.write_status("running")
     opened = None
     try:
         if core is None:
@@ -111,7 +132,10 @@ def acquire(
     finally:
         if opened is not None:
             close_microscope(opened)
-    job.write_status(end, message)
+    try:
+        job.write_status(end, message)
+    except OSError as error:  # a full disk: the reason of the end must not get lost over it
+        logger.warning("the status could not be written: %s", error)
     return AcquireResult(end, message, job.progress())
 
 
@@ -134,44 +158,59 @@ class _Acquisition:
         for record in records:
             self._attempts[record.site_key] = max(record.attempt, self._attempts.get(record.site_key, 0))
         current = [r for r in records if self._finished.get(r.site_key) == r.attempt]
+        per_well = protocol.sites.count * protocol.time_points
+        places = {well: protocol.plate.wells[well] for well in protocol.well_names}
+        self._wells = {well: WellProgress(*place, per_well) for well, place in places.items()}
+        for well, _, _ in self._finished:
+            self._wells[well].sites_done += 1
+        for record in current:
+            self._wells[record.well].frames_skipped += record.state == "skipped"
         self._written = sum(r.state == "written" for r in current)
         self._skipped = len(current) - self._written
         self._dose_ms = sum(r.sample_dose_ms for r in records)
-        self._wrong_light = sum(
-            check.verdict == "wrong" and self._finished.get((check.well, check.site, check.t)) == check.attempt
-            for check in run.light_checks.read()
-        )
-        self._planned = protocol.n_sites * (protocol.time_lapse.count if protocol.time_lapse else 1)
+        self._wrong_light = self._count_wrong_light()
+        self._planned = per_well * len(places)
         self._begun = time.monotonic()
         self._done_before = len(self._finished)
         self._last_site = ""
         self._engine: AcquisitionEngine | None = None
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._status_lock = threading.Lock()
+        self._state, self._message = "running", ""
 
     def acquire(self, core: CMMCorePlus) -> tuple[EndReason, str]:
         """Run the sequence on a core and return how it ended."""
+        recorder = Recorder(
+            self._run,
+            self._plate,
+            reference=self._protocol.reference.name,
+            camera=self._profile.camera if self._profile.verification.light_check else None,
+            on_site=self._site_done,
+        )
         self._engine = AcquisitionEngine(
             core,
             self._protocol,
             self._profile,
-            self._plate,
-            self._run.ledger,
-            self._run.light_checks,
-            finished=self._finished,
+            recorder,
+            finished=frozenset(self._finished),
             attempts=self._attempts,
             sample_dose_ms=self._dose_ms,
-            on_site=self._site_done,
+            before_site=self._wait_while_paused,
         )
         before = core.mda.set_engine(self._engine)
         try:
             # Where the system does not let a program keep it awake, the run goes on without a word: it resumes anyway.
-            with keep.running(on_fail="pass"), LightGuard(core, self._profile, self._asked_to_end):
-                core.mda.run(self._protocol.to_sequence(self._profile))
+            with keep.running(on_fail="pass"), LightGuard(core, self._profile, self._asked_to_end), self._pulse():
+                try:
+                    core.mda.run(self._protocol.to_sequence(self._profile))
+                finally:
+                    recorder.close()
         except StoppedError as stop:
             return "cancelled", str(stop)
         finally:
             if before is not None:
                 core.mda.set_engine(before)
+        self._wrong_light = self._count_wrong_light()
         if len(self._finished) < self._planned:
             return "cancelled", "cancelled; the same command goes on from here"
         errors = []
@@ -193,9 +232,72 @@ class _Acquisition:
         if self._engine.stop_now or self._engine.is_between_sites:
             self._engine.mmcore.mda.cancel()  # also ends the wait for the next time point
 
-    def _site_done(self, visit: SiteVisit) -> None:
-        self._last_site = f"{visit.key[0]}_{visit.key[1]}"
-        for check in visit.light:
+    @contextmanager
+    def _pulse(self) -> Iterator[None]:
+        """Beside the run: heed what others ask of it through the run folder, and keep the status's heart beating."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            last = time.monotonic()
+            while not ended.wait(POLL_S):
+                self._heed_requests()
+                if time.monotonic() - last > HEARTBEAT_S:
+                    with suppress(OSError):  # what is wrong with the disk stops the run elsewhere
+                        self.write_status()
+                    last = time.monotonic()
+
+        self._run.forget_request()
+        thread = threading.Thread(target=beat, name="pulse", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _heed_requests(self) -> None:
+        match self._run.request():
+            case "finish":
+                self._asked_to_end("SIGINT")
+            case "cancel":
+                self._asked_to_end("SIGTERM")
+            case "pause" | None:
+                return
+        self._run.forget_request()
+
+    def _wait_while_paused(self) -> None:
+        """Wait between two sites, in the dark, for as long as there is a reason to."""
+        paused = ""
+        while (reason := self._reason_to_pause()) and self._engine and not self._engine.finish_after_site:
+            if reason != paused:
+                switch_light_off(self._engine.mmcore, self._profile)
+                paused = reason
+                self.write_status("paused", reason)
+                self._on_progress(self.progress())
+            time.sleep(POLL_S)
+        if paused:
+            self.write_status("running")
+
+    def _reason_to_pause(self) -> str:
+        if self._run.free_bytes() < DISK_RESERVE_BYTES:
+            return (
+                f"less than {DISK_RESERVE_BYTES / 1e9:g} GB are free on the disk of {self._run.path}; the light is off"
+            )
+        return "as asked; the light is off" if self._run.request() == "pause" else ""
+
+    def _count_wrong_light(self) -> int:
+        verdicts = light_verdicts(self._run.light_checks.read(), self._finished)
+        return sum(verdict == "wrong" for verdict in verdicts.values())
+
+    def _site_done(self, site: SiteRecord) -> None:
+        """Count what has become of a site, in the recorder's thread."""
+        last = site.records[-1]
+        self._finished[last.site_key] = last.attempt
+        self._last_site = f"{last.well}_{last.site}"
+        well = self._wells[last.well]
+        well.sites_done += 1
+        well.frames_skipped += sum(r.state == "skipped" for r in site.records)
+        for check in site.light:
             if check.verdict == "wrong":
                 self._wrong_light += 1
                 logger.warning(
@@ -205,35 +307,58 @@ class _Acquisition:
                     check.ratio,
                     check.expected,
                 )
-        self._written += sum(r.state == "written" for r in visit.records)
-        self._skipped += sum(r.state == "skipped" for r in visit.records)
-        self._dose_ms += sum(r.sample_dose_ms for r in visit.records)
-        self.write_status("running", "")
+        self._written += sum(r.state == "written" for r in site.records)
+        self._skipped += sum(r.state == "skipped" for r in site.records)
+        self._dose_ms += sum(r.sample_dose_ms for r in site.records)
+        self.write_status()
         self._on_progress(self.progress())
-        if self._run.free_bytes() < DISK_RESERVE_BYTES:
-            raise OSError(f"less than {DISK_RESERVE_BYTES / 1e9:g} GB are free on the disk of {self._run.path}")
 
     def progress(self) -> Progress:
         """Return how far it is."""
         done = len(self._finished)
         now = done - self._done_before
         left = (self._planned - done) * (time.monotonic() - self._begun) / now if now else None
-        return Progress(done, self._planned, self._written, self._skipped, self._dose_ms, self._last_site, left)
-
-    def write_status(self, state: str, message: str) -> None:
-        """Write `status/acquire.json`."""
-        progress = self.progress()
-        self._run.write_status(
-            "acquire",
-            state=state,
-            message=message,
-            started=self._started,
-            sites={"planned": progress.sites_planned, "finished": progress.sites_done},
-            frames={"planned": self._protocol.n_frames, "written": self._written, "skipped": self._skipped},
-            wrong_light=self._wrong_light,
-            sample_dose_ms=round(self._dose_ms, 3),
-            versions=_versions(),
+        camera = self._profile.camera
+        frames_left = self._protocol.n_frames - self._written - self._skipped
+        return Progress(
+            sites_done=done,
+            sites_planned=self._planned,
+            frames_written=self._written,
+            frames_skipped=self._skipped,
+            sample_dose_ms=self._dose_ms,
+            last_site=self._last_site,
+            seconds_left=left,
+            bytes_left=frames_left * camera.width_px * camera.height_px * 2,
+            wells=self._wells,
+            paused=self._message if self._state == "paused" else "",
         )
+
+    def write_status(self, state: str | None = None, message: str = "") -> None:
+        """Write `status/acquire.json`: with another state, or only what has changed meanwhile."""
+        with self._status_lock:
+            if state is not None:
+                self._state, self._message = state, message
+            progress = self.progress()
+            self._run.write_status(
+                "acquire",
+                state=self._state,
+                message=self._message,
+                started=self._started,
+                sites={"planned": progress.sites_planned, "finished": progress.sites_done},
+                frames={"planned": self._protocol.n_frames, "written": self._written, "skipped": self._skipped},
+                wrong_light=self._wrong_light,
+                sample_dose_ms=round(self._dose_ms, 3),
+                seconds_left=progress.seconds_left and round(progress.seconds_left),
+                bytes_left=progress.bytes_left,
+                seeds=_seeds(self._protocol, self._profile),
+                versions=_versions(),
+            )
+
+
+def _seeds(protocol: ImagingProtocol, profile: MicroscopeProfile) -> dict[str, int]:
+    """Return every seed that the data follow from."""
+    seeds = profile.simulator.seeds if profile.simulator else {}
+    return seeds | ({"sites": protocol.sites.seed} if isinstance(protocol.sites, RandomSites) else {})
 
 
 @cache

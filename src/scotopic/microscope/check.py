@@ -242,8 +242,8 @@ def _check_light(subject: _Subject) -> None:
                 "gating.overhead_ms",
                 f"at {level.name} the sample is lit for {level.exposure_ms + overhead:g} ms, the image sees {level.exposure_ms:g} ms",
             )
-    planes = protocol.z_stack.planes if protocol.z_stack else 1
-    visits = planes * (protocol.time_lapse.count if protocol.time_lapse else 1)
+    planes = protocol.planes
+    visits = planes * protocol.time_points
     report.facts += [
         (
             "light per site",
@@ -368,7 +368,7 @@ def _estimate_time(subject: _Subject, sequence: useq.MDASequence) -> None:
     places = [(p.x or 0.0, p.y or 0.0) for p in sequence.stage_positions]
     travel_um = sum(math.dist(a, b) for a, b in pairwise(places))
     settle_ms = profile.light_sources[protocol.channel].settle_ms if protocol.channel in profile.light_sources else 0
-    planes = protocol.z_stack.planes if protocol.z_stack else 1
+    planes = protocol.planes
     site_s = (
         sum(
             (level.exposure_ms + profile.gating.overhead_ms + profile.camera.readout_ms + settle_ms) / 1000

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,22 +20,19 @@ from scotopic.microscope.exposure import (
     go_to,
     set_level,
 )
-from scotopic.photons import dose_ratio
 from scotopic.protocol import HardwareFocus
-from scotopic.store import FrameRecord, LightCheck, checksum
-from scotopic.store.ledger import PERCENTILES
+from scotopic.store import FrameRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from numpy.typing import NDArray
     from pymmcore_plus import CMMCorePlus
     from pymmcore_plus.mda._protocol import PImagePayload
     from pymmcore_plus.metadata import SummaryMetaV1
     from useq import MDAEvent, MDASequence
 
     from scotopic.protocol import ImagingProtocol, LightLevel, MicroscopeProfile
-    from scotopic.store import JsonLines, Ledger, PlateStore
+    from scotopic.store import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +58,16 @@ class SiteVisit:
     flag: str = ""
     """What is odd about every frame of this visit."""
     focus: Literal["not asked", "ok", "failed"] = "not asked"
-    records: list[FrameRecord] = field(default_factory=list)
-    images: dict[str, tuple[NDArray[Any], float]] = field(default_factory=dict)
-    """Image of the first plane and its dose, by light level: for the light check."""
-    light: list[LightCheck] = field(default_factory=list)
+    frames_done: int = 0
+    """Frames taken or skipped."""
 
 
 class AcquisitionEngine(MDAEngine):
     """Runs a protocol's sequence: verify, expose, read back, store; or skip with a reason.
 
     Storing is part of executing an event, so that a write error stops the run (the runner swallows what an output
-    handler raises). Frames are addressed by well, site, level, time and plane, never by order. The last ledger line
-    of a site is written when all its pixels are on the disk: it is the mark that the site is finished.
+    handler raises): a frame goes to the recorder, and the light of the next one waits until its pixels are written.
+    Frames are addressed by well, site, level, time and plane, never by order.
     """
 
     def __init__(
@@ -80,40 +75,38 @@ class AcquisitionEngine(MDAEngine):
         core: CMMCorePlus,
         protocol: ImagingProtocol,
         profile: MicroscopeProfile,
-        plate: PlateStore,
-        ledger: Ledger,
-        light_checks: JsonLines[LightCheck],
+        recorder: Recorder,
         *,
-        finished: dict[SiteKey, int],
+        finished: Collection[SiteKey],
         attempts: dict[SiteKey, int],
         sample_dose_ms: float = 0,
-        on_site: Callable[[SiteVisit], None] = lambda _: None,
+        before_site: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare a run.
 
         Parameters
         ----------
-        finished : dict of (well, site, t) to attempt
+        recorder : Recorder
+            Takes the frames. It stays the caller's to close, after the run.
+        finished : collection of (well, site, t)
             Sites that are never exposed again.
         attempts : dict of (well, site, t) to int
             Visits that the ledger knows of already.
         sample_dose_ms : float
             Light that the sample has got so far.
-        on_site : callable
-            Called after each site, when it is on the disk.
+        before_site : callable
+            Called before the stage moves to a site. It may wait, for as long as the run is to pause, or raise.
         """
         super().__init__(core, use_hardware_sequencing=False, restore_initial_state=False)
         self._protocol = protocol
         self._profile = profile
         self._source = profile.light_source(protocol.channel)
         self._levels = {level.name: level for level in protocol.light_levels}
-        self._plate = plate
-        self._ledger = ledger
-        self._light_checks = light_checks
+        self._recorder = recorder
         self._finished = finished
         self._attempts = attempts
         self._sample_dose_ms = sample_dose_ms
-        self._on_site = on_site
+        self._before_site = before_site
         self._visit: SiteVisit | None = None
         self._read_back = (0.0, 0.0)
         self._failures_in_a_row = 0
@@ -133,17 +126,9 @@ class AcquisitionEngine(MDAEngine):
         return summary
 
     def event_iterator(self, events: Iterable[MDAEvent]) -> Iterator[MDAEvent]:
-        """Yield the events of the sites that are not finished, and end between sites when asked to."""
-        current: SiteKey | None = None
-        for event in events:
-            key = self._key(event)
-            if key != current and self.finish_after_site:
-                raise StoppedError("finished after the site, as asked; the same command goes on from here")
-            if key != current and key not in self._finished:
-                self._stay_within_the_budget()
-            current = key
-            if key not in self._finished:
-                yield event
+        """Yield the events of the sites that are not finished."""
+        yield from (event for event in events if self._key(event) not in self._finished)
+        self._recorder.wait_for_pixels()
 
     def setup_event(self, event: MDAEvent) -> None:
         """Bring the hardware into the state that an event asks for, and read it back.
@@ -152,14 +137,17 @@ class AcquisitionEngine(MDAEngine):
         ------
         SkipEvent
             If it is not in that state after all retries; the frame's ledger line says why.
+        StoppedError
+            If someone has asked the run to end, or the next site would exceed the light budget.
         """
+        if self._visit is None or self._visit.key != self._key(event):
+            self._visit = self._new_visit(event)
         if self.stop_now:
             raise StoppedError("stopped at once, as asked; the same command goes on from here")
-        visit = self._visit_of(event)
-        if event.action is not None and event.action.type == "hardware_autofocus":
-            self._reach(visit)
-            return
+        visit = self._visit
         self._reach(visit)
+        if event.action is not None and event.action.type == "hardware_autofocus":
+            return
         if not visit.skip_reason:
             try:
                 self._retried(lambda: self._verify(visit, event))
@@ -172,11 +160,14 @@ class AcquisitionEngine(MDAEngine):
 
     def exec_event(self, event: MDAEvent) -> Iterator[PImagePayload]:
         """Autofocus; or expose, store and note one frame."""
-        visit = self._visit_of(event)
+        visit = self._visit
+        if visit is None:
+            raise RuntimeError("an event was executed that had not been set up")
         if event.action is not None and event.action.type == "hardware_autofocus":
             self._focus(visit)
             return
         level = self._level(event)
+        self._recorder.wait_for_pixels()
         try:
             exposure = expose(self.mmcore, self._profile)
         except NotAsAskedError as error:
@@ -187,11 +178,6 @@ class AcquisitionEngine(MDAEngine):
             switch_light_off(self.mmcore, self._profile)
             self._skip(visit, event, str(error), sample_dose_ms=self._planned_dose_ms(level))
             return
-        well, site, t = visit.key
-        z = event.index.get("z", 0)
-        image = np.asarray(exposure.image, np.uint16) if exposure.image.dtype == np.uint8 else exposure.image
-        self._plate.open_field(well, site, visit.xy_um)
-        self._plate.write(well, site, level.name, t, z, image)
         led_read, exposure_read = self._read_back
         power = self._source.relative_power(led_read)
         record = FrameRecord(
@@ -204,14 +190,12 @@ class AcquisitionEngine(MDAEngine):
             z_read_um=round(self.mmcore.getZPosition(), 3),
             signal_dose_ms=round(exposure_read * power, 6),
             sample_dose_ms=round(exposure.lit_ms * power, 6),
-            mean=round(float(image.mean()), 3),
-            percentiles=tuple(float(p) for p in np.percentile(image[::2, ::2], PERCENTILES)),
-            checksum=checksum(image),
         )
+        image = exposure.image.astype(np.uint16, copy=False)
+        image.flags.writeable = False  # listeners get the same array while it is being written
         self._failures_in_a_row = 0
-        if z == 0:
-            visit.images[level.name] = image, record.signal_dose_ms
-        self._note(visit, record)
+        self._count(visit, record)
+        self._recorder.frame(record, image, last=self._is_done(visit))
         meta = self.get_frame_metadata(event, runner_time_ms=time.perf_counter() * 1000)
         yield ImagePayload(image, event, meta)  # type: ignore[misc] # a MutableMapping, says pymmcore-plus
 
@@ -226,11 +210,18 @@ class AcquisitionEngine(MDAEngine):
     @property
     def is_between_sites(self) -> bool:
         """Whether no site is under way, for example in the pause between two time points."""
-        return self._visit is None or len(self._visit.records) == self._protocol.frames_per_site
+        return self._visit is None or self._is_done(self._visit)
+
+    def _is_done(self, visit: SiteVisit) -> bool:
+        return visit.frames_done == self._protocol.frames_per_site
+
+    def _count(self, visit: SiteVisit, record: FrameRecord) -> None:
+        visit.frames_done += 1
+        self._sample_dose_ms += record.sample_dose_ms
 
     def _stay_within_the_budget(self) -> None:
         budget_s = self._protocol.light_budget_s
-        planes = self._protocol.z_stack.planes if self._protocol.z_stack else 1
+        planes = self._protocol.planes
         site_ms = planes * sum(self._planned_dose_ms(level) for level in self._protocol.light_levels)
         if budget_s is not None and self._sample_dose_ms + site_ms > budget_s * 1000:
             raise StoppedError(
@@ -248,15 +239,17 @@ class AcquisitionEngine(MDAEngine):
         well, _, site = (event.pos_name or "").rpartition("_")
         return well, int(site), event.index.get("t", 0)
 
-    def _visit_of(self, event: MDAEvent) -> SiteVisit:
-        """Return the visit that an event belongs to: a new one where the site changes."""
+    def _new_visit(self, event: MDAEvent) -> SiteVisit:
+        """Begin a site, if the run is to go on at all."""
+        self._before_site()
+        if self.finish_after_site:
+            raise StoppedError("finished after the site, as asked; the same command goes on from here")
+        self._stay_within_the_budget()
         key = self._key(event)
-        if self._visit is None or self._visit.key != key:
-            attempt = self._attempts.get(key, 0) + 1
-            xy_um = (event.x_pos or 0.0, event.y_pos or 0.0)
-            z_um = event.z_pos if event.action is None else None
-            self._visit = SiteVisit(key, attempt, xy_um, z_um)
-        return self._visit
+        xy_um = (event.x_pos or 0.0, event.y_pos or 0.0)
+        z_um = event.z_pos if event.action is None else None
+        self._recorder.open_field(*key[:2], xy_um)  # takes as long as a frame: now, while the stage moves
+        return SiteVisit(key, self._attempts.get(key, 0) + 1, xy_um, z_um)
 
     def _reach(self, visit: SiteVisit) -> None:
         """Go to the site, once."""
@@ -338,7 +331,7 @@ class AcquisitionEngine(MDAEngine):
         }
 
     def _index(self, event: MDAEvent) -> int:
-        planes = self._protocol.z_stack.planes if self._protocol.z_stack else 1
+        planes = self._protocol.planes
         per_time = self._protocol.n_sites * self._protocol.frames_per_site
         t, p, c, z = (event.index.get(axis, 0) for axis in "tpcz")
         return t * per_time + p * self._protocol.frames_per_site + c * planes + z
@@ -350,52 +343,11 @@ class AcquisitionEngine(MDAEngine):
     def _skip(self, visit: SiteVisit, event: MDAEvent, reason: str, *, sample_dose_ms: float = 0) -> None:
         """Note a frame that is not taken, and stop the run after too many in a row."""
         logger.warning("%s of %s_%s skipped: %s", event.channel and event.channel.config, *visit.key[:2], reason)
-        self._note(
-            visit,
-            FrameRecord(**self._asked(visit, event), state="skipped", reason=reason, sample_dose_ms=sample_dose_ms),
-        )
+        record = FrameRecord(**self._asked(visit, event), state="skipped", reason=reason, sample_dose_ms=sample_dose_ms)
+        self._count(visit, record)
+        self._recorder.skipped(record, last=self._is_done(visit))
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self._profile.verification.stop_after_failures:
             raise RuntimeError(
                 f"stopped after {self._failures_in_a_row} frames skipped in a row, the last because {reason}"
             )
-
-    def _note(self, visit: SiteVisit, record: FrameRecord) -> None:
-        """Write a ledger line; the site's last one only when every pixel is on the disk."""
-        visit.records.append(record)
-        self._sample_dose_ms += record.sample_dose_ms
-        last = len(visit.records) == self._protocol.frames_per_site
-        if last:
-            written = [(r.level, r.t, r.z) for r in visit.records if r.state == "written"]
-            self._plate.sync(*visit.key[:2], written)
-            self._check_light(visit)  # before the commit mark: no finished site is without its verdict
-            self._light_checks.append(visit.light)
-        self._ledger.append([record], sync=last)
-        if last:
-            self._finished[visit.key] = visit.attempt
-            self._on_site(visit)
-
-    def _check_light(self, visit: SiteVisit) -> None:
-        """Let the images prove the light: a LED that only echoes what it is asked is found out here."""
-        reference = self._protocol.reference.name
-        if reference in visit.images and self._profile.verification.light_check:
-            full, full_dose = visit.images[reference]
-            well, site, t = visit.key
-            for name, (image, dose) in visit.images.items():
-                if name != reference:
-                    found = dose_ratio(image, full, self._profile.camera)
-                    seen = np.isfinite(found.error)
-                    visit.light.append(
-                        LightCheck(
-                            well=well,
-                            site=site,
-                            t=t,
-                            attempt=visit.attempt,
-                            level=name,
-                            expected=dose / full_dose,
-                            ratio=found.ratio if seen else None,
-                            error=found.error if seen else None,
-                            verdict=found.verdict(dose / full_dose),
-                        )
-                    )
-        visit.images.clear()

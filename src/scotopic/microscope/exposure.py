@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scotopic.microscope.core import switch_light_off
+from scotopic.microscope.watchdog import Watchdog
 from scotopic.protocol import LIGHT_LEVEL_GROUP
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
     from scotopic.protocol import LightLevel, LightSource, MicroscopeProfile
+
+logger = logging.getLogger(__name__)
 
 
 class NotAsAskedError(RuntimeError):
@@ -123,27 +127,35 @@ def expose(core: CMMCorePlus, profile: MicroscopeProfile) -> Exposure:
     Raises
     ------
     RuntimeError
-        If the camera gives no image, or the shutter does not do what it is asked to.
+        If the camera gives no image, or not in time, or the shutter does not do what it is asked to.
     """
     shutter, gating = profile.gating.shutter, profile.gating
-    if shutter is None:
-        core.snapImage()
-        image = core.getImage().copy()
-        if gating.how == "software":
-            switch_light_off(core, profile)  # nothing else darkens the sample between two exposures
-        return Exposure(image, core.getExposure() + gating.overhead_ms)
+    camera_takes_s = (core.getExposure() + profile.camera.readout_ms) / 1000
+    limit_s = camera_takes_s + profile.verification.camera_timeout_s
     start = time.perf_counter()
-    core.setShutterOpen(shutter, True)
-    try:
-        core.waitForDevice(shutter)
-        if not core.getShutterOpen(shutter):
-            raise NotAsAskedError(f"the shutter {shutter} did not open")
-        core.snapImage()
-    finally:
-        core.setShutterOpen(shutter, False)
-    lit_ms = (time.perf_counter() - start) * 1000
-    if core.getShutterOpen(shutter):
+    with Watchdog(limit_s, lambda: _give_up_on_the_camera(core, profile, limit_s)) as watchdog:
+        try:
+            if shutter is not None:
+                core.setShutterOpen(shutter, True)
+                core.waitForDevice(shutter)
+                if not core.getShutterOpen(shutter):
+                    raise NotAsAskedError(f"the shutter {shutter} did not open")
+            core.snapImage()
+        finally:
+            if shutter is not None:
+                core.setShutterOpen(shutter, False)
+        lit_ms = (time.perf_counter() - start) * 1000
+    if shutter is not None and core.getShutterOpen(shutter):
         raise RuntimeError(f"the shutter {shutter} did not close")
-    if profile.simulator is not None:
-        lit_ms = core.getExposure() + gating.overhead_ms  # its clock is not the one on the wall
+    if watchdog.has_bitten:
+        raise RuntimeError(f"the camera gave no answer for {limit_s:.3g} s; the light was switched off meanwhile")
+    if shutter is None and gating.how == "software":
+        switch_light_off(core, profile)  # nothing else darkens the sample between two exposures
+    if shutter is None or profile.simulator is not None:  # a simulator's clock is not the one on the wall
+        lit_ms = core.getExposure() + gating.overhead_ms
     return Exposure(core.getImage().copy(), lit_ms)
+
+
+def _give_up_on_the_camera(core: CMMCorePlus, profile: MicroscopeProfile, limit_s: float) -> None:
+    logger.error("the camera %s has not answered for %.3g s: switching the light off", profile.camera.device, limit_s)
+    switch_light_off(core, profile)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import atexit
 import logging
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+_CONSOLE_ENDS = {2: "CTRL_CLOSE_EVENT", 5: "CTRL_LOGOFF_EVENT", 6: "CTRL_SHUTDOWN_EVENT"}
+"""Events of the Windows console (wincon.h) after which Windows ends the process; Python turns none into a signal."""
+_WINDOWS_WAITS_S = 4.5
+"""Windows gives a process 5 s after such an event."""
 
 
 class LightGuard:
@@ -36,6 +41,8 @@ class LightGuard:
         self._profile = profile
         self._on_signal = on_signal
         self._before: dict[int, object] = {}
+        self._dark_again = threading.Event()
+        self._console_handler: object = None
 
     def off(self) -> None:
         """Make it dark. May be called at any time, as often as one likes.
@@ -50,6 +57,8 @@ class LightGuard:
     def __enter__(self) -> Self:
         self.off()
         atexit.register(self._last_resort)
+        self._dark_again.clear()
+        self._watch_the_console(add=True)
         if threading.current_thread() is threading.main_thread():
             for name in _SIGNALS:
                 if (number := getattr(signal, name, None)) is not None:
@@ -69,4 +78,26 @@ class LightGuard:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         atexit.unregister(self._last_resort)
-        self.off()
+        self._watch_the_console(add=False)
+        try:
+            self.off()
+        finally:
+            self._dark_again.set()
+
+    def _watch_the_console(self, *, add: bool) -> None:
+        """On Windows, be told when the console closes, or the user logs off: the process ends when that returns."""
+        if sys.platform == "win32":  # pragma: no cover
+            import ctypes
+
+            if add:
+                self._console_handler = ctypes.WINFUNCTYPE(ctypes.c_bool, ctypes.c_uint)(self._console_event)
+            ctypes.windll.kernel32.SetConsoleCtrlHandler(self._console_handler, add)
+
+    def _console_event(self, number: int) -> bool:
+        """Ask the work to end, make it dark, and hold Windows back until the run is closed, if it closes in time."""
+        if number not in _CONSOLE_ENDS:
+            return False
+        self._on_signal(_CONSOLE_ENDS[number])
+        self._last_resort()
+        self._dark_again.wait(_WINDOWS_WAITS_S)
+        return True

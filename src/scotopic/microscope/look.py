@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scotopic.microscope.core import switch_light_off
-from scotopic.microscope.exposure import autofocus, expose, go_to, set_level
+from scotopic.microscope.exposure import Exposure, autofocus, expose, go_to, set_level
 from scotopic.protocol import HardwareFocus
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Collection
+
     from pymmcore_plus import CMMCorePlus
 
     from scotopic.protocol import ImagingProtocol, MicroscopeProfile
@@ -20,8 +21,9 @@ def image_site(
     x_um: float,
     y_um: float,
     z_um: float | None,
-) -> dict[str, NDArray[Any]]:
-    """Take one image of a site at each light level, in the protocol's order, and leave the light off.
+    levels: Collection[str] = (),
+) -> dict[str, Exposure]:
+    """Take one image of a site at light levels, in the protocol's order, and leave the light off.
 
     Parameters
     ----------
@@ -29,11 +31,13 @@ def image_site(
         Core as `open_microscope` returned it, with the protocol's light levels defined.
     x_um, y_um, z_um : float
         Stage position; without Z it is not moved (but for the autofocus, where the protocol asks for it).
+    levels : collection of str
+        Names of the light levels; all of the protocol's without it.
 
     Returns
     -------
-    dict of level name to NDArray, shape (Y, X), uint16
-        Images in counts.
+    dict of level name to Exposure
+        Images, shape (Y, X), in counts, and how long each lit the sample.
 
     Raises
     ------
@@ -49,8 +53,9 @@ def image_site(
         if isinstance(protocol.focus, HardwareFocus):
             autofocus(core, profile, protocol.focus.retries)
         for level in protocol.levels_in_exposure_order:
-            set_level(core, profile, source, level)
-            images[level.name] = expose(core, profile).image
+            if not levels or level.name in levels:
+                set_level(core, profile, source, level)
+                images[level.name] = expose(core, profile)
     finally:
         switch_light_off(core, profile)
         core.setAutoShutter(automatic)

@@ -3,5 +3,16 @@
 from scotopic.photons.base import FrozenModel
 from scotopic.photons.camera import CameraNoise
 from scotopic.photons.dose import DoseRatio, Verdict, dose_ratio, pooled
+from scotopic.photons.focus import focus_score
+from scotopic.photons.shift import image_shift
 
-__all__ = ["CameraNoise", "DoseRatio", "FrozenModel", "Verdict", "dose_ratio", "pooled"]
+__all__ = [
+    "CameraNoise",
+    "DoseRatio",
+    "FrozenModel",
+    "Verdict",
+    "dose_ratio",
+    "focus_score",
+    "image_shift",
+    "pooled",
+]

@@ -101,6 +101,24 @@ class ImagingProtocol(FrozenModel):
     focus: Annotated[Focus | None, Field(validate_default=True)] = None
     """How the focus is kept: `fixed`, `plane` or `hardware`. Must be named when there is more than one well."""
 
+    @classmethod
+    def white_paper(cls, channel: str, wells: str) -> ImagingProtocol:
+        """Return the white paper's protocol for some wells: a 96-well plate, 3x3 sites, its four light levels."""
+        dim = [("2%", 100.0), ("0.2%", 10.0), ("0.05%", 2.5)]
+        return cls.model_validate(
+            {
+                "name": "white paper",
+                "plate": "96-well",
+                "wells": wells,
+                "sites": {"rows": 3, "columns": 3},
+                "channel": channel,
+                "light_levels": [
+                    {"name": "100%", "exposure_ms": 200, "led_percent": 100, "role": "reference"},
+                    *({"name": name, "exposure_ms": 4, "led_percent": power} for name, power in dim),
+                ],
+            }
+        )
+
     @field_validator("wells", "exclude")
     @classmethod
     def _wells_are_on_the_plate(cls, value: str, info: ValidationInfo) -> str:
@@ -240,7 +258,17 @@ class ImagingProtocol(FrozenModel):
     @property
     def frames_per_site(self) -> int:
         """Number of images of a site at one time point."""
-        return len(self.light_levels) * (self.z_stack.planes if self.z_stack else 1)
+        return len(self.light_levels) * self.planes
+
+    @property
+    def planes(self) -> int:
+        """Number of heights at each site."""
+        return self.z_stack.planes if self.z_stack else 1
+
+    @property
+    def time_points(self) -> int:
+        """Number of times that the plate is imaged."""
+        return self.time_lapse.count if self.time_lapse else 1
 
     @property
     def n_sites(self) -> int:
@@ -250,7 +278,7 @@ class ImagingProtocol(FrozenModel):
     @property
     def n_frames(self) -> int:
         """Number of images of the whole run."""
-        return self.n_sites * self.frames_per_site * (self.time_lapse.count if self.time_lapse else 1)
+        return self.n_sites * self.frames_per_site * self.time_points
 
     def sites_in_travel_order(self, fov_um: tuple[float, float]) -> tuple[Site, ...]:
         """Return every site of the plate in an order that saves travel: rows of wells there and back.

@@ -160,3 +160,9 @@ class SimulatorSettings(FrozenModel):
     """Error of a successful autofocus (standard deviation)."""
     faults: tuple[Fault, ...] = ()
     """What goes wrong on purpose."""
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """All seeds that the simulated data follow from."""
+        specimen = getattr(self.specimen, "seed", None)
+        return {"instrument": self.seed} | ({} if specimen is None else {"specimen": specimen})

@@ -1,7 +1,9 @@
 """Everything on disk: the run folder, the OME-Zarr plate, the ledger of frames, and their verification."""
 
-from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, LightCheck, checksum, finished_sites
+from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, checksum, finished_sites
+from scotopic.store.light import LightCheck, light_verdicts
 from scotopic.store.plate import PlateLayout, PlateStore
+from scotopic.store.recorder import Recorder, SiteRecord
 from scotopic.store.run_folder import RunFolder, differing_keys
 from scotopic.store.verify import verify
 
@@ -12,9 +14,12 @@ __all__ = [
     "LightCheck",
     "PlateLayout",
     "PlateStore",
+    "Recorder",
     "RunFolder",
+    "SiteRecord",
     "checksum",
     "differing_keys",
     "finished_sites",
+    "light_verdicts",
     "verify",
 ]

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, never a part.
+    """Write a text file so that a reader, also one after a power cut, sees the old or the new one, never a part.
 
     On Windows a file cannot be replaced while a reader holds it open: that is tried again for a second.
     """
@@ -21,25 +23,31 @@ def replace_text(path: Path, text: str) -> None:
     for attempt in range(20):
         try:
             os.replace(partial, path)
-            return
+            break
         except PermissionError:
             if attempt == 19:
                 raise
             time.sleep(0.05)
+    sync([path.parent])
 
 
-def sync_file(path: Path) -> None:
-    """Make sure that what was written to a file is on the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+def sync(paths: Iterable[Path]) -> None:
+    """Make sure that contents of files, and names in folders, are on the disk.
+
+    Several at once, which takes half as long. Windows keeps the names without being asked.
+    """
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for _ in pool.map(_sync_one, paths):
+            pass
 
 
-def sync_folder(path: Path) -> None:
-    """Make sure that the names in a folder are on the disk (Windows keeps them without being asked)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync_one(path: Path) -> None:
+    if not path.is_dir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    elif os.name != "nt":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -7,7 +7,8 @@ import numpy as np
 import xxhash
 from pydantic import Field
 
-from scotopic.photons import FrozenModel, Verdict
+from scotopic.photons import FrozenModel
+from scotopic.store.files import sync as sync_with_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -81,36 +82,14 @@ def checksum(image: NDArray[Any]) -> str:
     return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("<")).data)
 
 
-class LightCheck(FrozenModel):
-    """What the images of a site say of the light of one dim level."""
-
-    well: str
-    """Well."""
-    site: int
-    """Number of the site in its well."""
-    t: int
-    """Time point."""
-    attempt: int
-    """Visit."""
-    level: str
-    """Light level."""
-    expected: float
-    """Light relative to the reference's by exposure and LED power, as read back."""
-    ratio: float | None
-    """Light relative to the reference's in the images; nothing where there is nothing to see."""
-    error: float | None
-    """Standard error of the ratio."""
-    verdict: Verdict
-    """`wrong` sites are never trained on; `undetermined` ones are judged by their well."""
-
-
 R = TypeVar("R", bound=FrozenModel)
 
 
 class JsonLines(Generic[R]):
     """An append-only file of records, one a line.
 
-    A line that a crash has torn is ignored when reading, and cut off before anything is appended.
+    A line that a crash has torn is ignored when reading, and cut off before anything is appended. So is what follows
+    a zero byte: after a power cut a file may have its new length already, but zeros for what was not synced.
     """
 
     def __init__(self, path: Path, record: type[R]) -> None:
@@ -128,8 +107,7 @@ class JsonLines(Generic[R]):
         if not self._path.exists():
             return []
         records = []
-        data = self._path.read_bytes()
-        for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        for number, line in enumerate(_whole_lines(self._path.read_bytes()).splitlines(), start=1):
             try:
                 records.append(self._record.model_validate_json(line))
             except ValueError as error:
@@ -138,25 +116,33 @@ class JsonLines(Generic[R]):
 
     def append(self, records: Sequence[R], *, sync: bool = True) -> None:
         """Write records, and with `sync` wait until they (and all before them) are on the disk."""
+        is_new = not self._path.exists()
         text = "".join(record.model_dump_json(exclude_defaults=True) + "\n" for record in records)
         with self._path.open("ab") as file:
             file.write(text.encode())
             file.flush()
             if sync:
                 os.fsync(file.fileno())
+        if is_new:
+            sync_with_disk([self._path.parent])
 
     def cut_torn_line(self) -> int:
         """Cut off what a crash has left after the last whole line; return the number of bytes cut."""
         if not self._path.exists():
             return 0
         data = self._path.read_bytes()
-        whole = data.rfind(b"\n") + 1
+        whole = len(_whole_lines(data))
         if whole < len(data):
             with self._path.open("rb+") as file:
                 file.truncate(whole)
                 file.flush()
                 os.fsync(file.fileno())
         return len(data) - whole
+
+
+def _whole_lines(data: bytes) -> bytes:
+    written = data.partition(b"\0")[0]
+    return written[: written.rfind(b"\n") + 1]
 
 
 class Ledger(JsonLines[FrameRecord]):

@@ -13,7 +13,7 @@ from yaozarrs import v05
 from yaozarrs.write.v05 import LabelsBuilder, prepare_image
 from zarr.codecs import BloscCodec
 
-from scotopic.store.files import replace_text, sync_file, sync_folder
+from scotopic.store.files import replace_text, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,8 +77,8 @@ class PlateLayout:
             levels=tuple(level.name for level in protocol.light_levels),
             windows=windows,
             saturation=camera.saturation_counts,
-            time_points=protocol.time_lapse.count if protocol.time_lapse else 1,
-            planes=protocol.z_stack.planes if protocol.z_stack else 1,
+            time_points=protocol.time_points,
+            planes=protocol.planes,
             height_px=camera.height_px,
             width_px=camera.width_px,
             pixel_size_um=camera.pixel_size_um,
@@ -128,14 +128,11 @@ class PlateStore:
             target = folder / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_translated(text, corner), encoding="utf-8", newline="\n")
-        for inner in self._field_template():
-            sync_file(folder / inner)
+        made = [folder / inner for inner in self._field_template()]
+        above = [place for place in folder.parents if place.is_relative_to(self.path)]
+        sync([*made, *{path.parent for path in made}, *above, self.path.parent])
         self._fields.setdefault(well, []).append(name)
         self._fields[well].sort(key=int)
-        for place in (folder, *folder.parents):
-            sync_folder(place)
-            if place == self.path:
-                break
         self._write_well(well)
         self._list_well(well)
         return folder
@@ -147,7 +144,7 @@ class PlateStore:
             self._listed_wells = set(self._fields)
 
     def write(self, well: str, site: int, level: str, t: int, z: int, image: NDArray[np.uint16]) -> None:
-        """Write one frame, shape (Y, X), uint16, and its pyramid.
+        """Write one frame, shape (Y, X), uint16, at full size.
 
         Raises
         ------
@@ -159,27 +156,36 @@ class PlateStore:
         expected = self.layout.height_px, self.layout.width_px
         if image.shape != expected or image.dtype != np.uint16:
             raise ValueError(f"frame of shape {image.shape}, {image.dtype}; the plate takes {expected}, uint16")
+        self._write(well, site, level, t, z, image, numbers=range(1))
+
+    def write_pyramid(self, well: str, site: int, level: str, t: int, z: int, image: NDArray[np.uint16]) -> None:
+        """Write the smaller copies of a frame, shape (Y, X), uint16, that viewers show from afar."""
+        self._write(well, site, level, t, z, image, numbers=range(1, len(self.layout.pyramid)))
+
+    def _write(
+        self, well: str, site: int, level: str, t: int, z: int, image: NDArray[np.uint16], *, numbers: range
+    ) -> None:
         channel = self.layout.levels.index(level)
         folder = self.field_path(well, site)
-        # zarrs (0.2.3) leaves chunks of zeros out whatever it is told: those go through zarr's own pipeline.
-        arrays = self._open_arrays(folder) if image.any() else _opened(folder, self.layout.pyramid, _EVERY_CHUNK)
-        for array, factor in zip(arrays, self.layout.pyramid, strict=True):
-            array[t, channel, z] = image if factor == 1 else _binned(image, factor)
+        for number in numbers:
+            binned = _binned(image, self.layout.pyramid[number])
+            # zarrs (0.2.3) leaves chunks of zeros out whatever it is told: those go through zarr's own pipeline.
+            arrays = self._open_arrays(folder) if binned.any() else _opened(folder, self.layout.pyramid, _EVERY_CHUNK)
+            arrays[number][t, channel, z] = binned
 
     def sync(self, well: str, site: int, frames: Iterable[tuple[str, int, int]]) -> None:
         """Wait until the pixels of frames (level, t, z) of a field are on the disk (zarr itself never does)."""
         field = self.field_path(well, site)
+        chunks: list[Path] = []
         folders: set[Path] = set()
         for level, t, z in frames:
             channel = self.layout.levels.index(level)
             for number in range(len(self.layout.pyramid)):
                 frame = field / str(number) / "c" / str(t) / str(channel) / str(z)
-                for chunk in frame.rglob("*"):
-                    if chunk.is_file():
-                        sync_file(chunk)
-                        folders.update(p for p in chunk.parents if p.is_relative_to(field))
-        for folder in folders:
-            sync_folder(folder)
+                for chunk in (path for path in frame.rglob("*") if path.is_file()):
+                    chunks.append(chunk)
+                    folders.update(p for p in chunk.parents if p.is_relative_to(field))
+        sync([*chunks, *folders])
 
     # ------------------------------------------------------------------ reading
 
@@ -337,12 +343,14 @@ def _opened(folder: Path, pyramid: tuple[int, ...], config: dict[str, Any]) -> l
 def _translated(text: str, corner_um: list[float]) -> str:
     """Add the stage position of the first pixel to the translations of a field's metadata."""
     data = json.loads(text)
-    for multiscale in data.get("attributes", {}).get("ome", {}).get("multiscales", []):
-        for dataset in multiscale["datasets"]:
-            translation = dataset["coordinateTransformations"][1]["translation"]
-            translation[-1] += corner_um[0]
-            translation[-2] += corner_um[1]
-    return json.dumps(data, indent=1)
+    multiscales = data.get("attributes", {}).get("ome", {}).get("multiscales", [])
+    if not multiscales:
+        return text
+    for dataset in multiscales[0]["datasets"]:
+        translation = dataset["coordinateTransformations"][1]["translation"]
+        translation[-1] += corner_um[0]
+        translation[-2] += corner_um[1]
+    return json.dumps(data)  # indented it would take ten times as long
 
 
 def _group(model: v05.Plate | v05.Well) -> str:
@@ -381,7 +389,11 @@ def _create_array(
 
 def _binned(image: NDArray[np.uint16], factor: int) -> NDArray[np.uint16]:
     """Return the mean over blocks, rounded; what does not fill a block at the far edges is left out."""
+    if factor == 1:
+        return image
     height, width = (n // factor * factor for n in image.shape)
-    blocks = image[:height, :width].reshape(height // factor, factor, width // factor, factor)
-    binned: NDArray[np.uint16] = ((blocks.sum((1, 3), dtype=np.uint32) + factor**2 // 2) // factor**2).astype(np.uint16)
-    return binned
+    total = np.full((height // factor, width // factor), factor**2 // 2, np.uint32)
+    for y in range(factor):
+        for x in range(factor):
+            total += image[y:height:factor, x:width:factor]
+    return (total // factor**2).astype(np.uint16)

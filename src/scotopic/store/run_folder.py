@@ -4,18 +4,23 @@ import json
 import os
 import shutil
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
-from scotopic.store.files import replace_text
-from scotopic.store.ledger import JsonLines, Ledger, LightCheck
+from scotopic.store.files import replace_text, sync
+from scotopic.store.ledger import JsonLines, Ledger
+from scotopic.store.light import LightCheck
 from scotopic.store.plate import PlateLayout, PlateStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+Request = Literal["pause", "resume", "finish", "cancel"]
+REQUESTS: tuple[Request, ...] = get_args(Request)
+"""What can be asked of a running acquisition."""
 
 
 class RunFolder:
@@ -30,6 +35,7 @@ class RunFolder:
         self.ledger = Ledger(path / "frames.jsonl")
         self.light_checks = JsonLines(path / "light.jsonl", LightCheck)
         self._job_path = path / "job.json"
+        self._request_path = path / "request.txt"
         self._lock = FileLock(path / "run.lock", blocking=False)
 
     @property
@@ -48,10 +54,19 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
+            sync([self.path.parent])
         except Timeout as error:
             raise ProblemsError([Problem("another process is acquiring into this run", str(self.path))]) from error
         except OSError as error:
             raise ProblemsError([Problem(f"cannot be written: {error.strerror}", str(self.path))]) from error
+
+    def is_locked(self) -> bool:
+        """Return whether a process is acquiring into it."""
+        try:
+            with FileLock(self.path / "run.lock", blocking=False):
+                return False
+        except Timeout:
+            return True
 
     def unlock(self) -> None:
         """Give the run back. May be called twice."""
@@ -66,6 +81,7 @@ class RunFolder:
         for name, source in copies.items():
             if not ((self.path / name).exists() and source.samefile(self.path / name)):
                 shutil.copyfile(source, self.path / name)
+        sync(self.path / name for name in copies)
         job = {"protocol": protocol.model_dump(mode="json"), "profile": profile.model_dump(mode="json")}
         replace_text(self._job_path, json.dumps(job, indent=1))
 
@@ -97,6 +113,22 @@ class RunFolder:
         path = self.path / "status" / f"{part}.json"
         status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return status
+
+    def ask(self, request: Request) -> None:
+        """Ask the acquisition that is running into this folder for something; nobody hears it if none is."""
+        replace_text(self._request_path, request)
+
+    def request(self) -> Request | None:
+        """Return what is asked of the acquisition, if anything."""
+        try:
+            text = self._request_path.read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, PermissionError):  # Windows: it is being replaced this moment
+            return None
+        return next((request for request in REQUESTS if request == text), None)
+
+    def forget_request(self) -> None:
+        """Take a request from the folder: it is done, or was meant for an earlier acquisition."""
+        self._request_path.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
         """Return the free space of the disk that the run is on."""

@@ -40,9 +40,9 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
     planned = {
         (site.well, site.index, t, level.name, z)
         for site in protocol.sites_in_travel_order(profile.camera.fov_um)
-        for t in range(protocol.time_lapse.count if protocol.time_lapse else 1)
+        for t in range(protocol.time_points)
         for level in protocol.light_levels
-        for z in range(protocol.z_stack.planes if protocol.z_stack else 1)
+        for z in range(protocol.planes)
     }
     if missing := planned - current.keys():
         well, site, t, level, _ = min(missing)

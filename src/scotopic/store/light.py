@@ -1,0 +1,117 @@
+"""What the images of a site say of its light: a LED that only echoes what it is asked is found out here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scotopic.photons import DoseRatio, FrozenModel, Verdict, dose_ratio, image_shift, pooled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from scotopic.photons import CameraNoise
+    from scotopic.store.ledger import FrameRecord
+
+FrameKey = tuple[str, int, int, str]
+"""Well, site, time point and light level."""
+
+
+class LightCheck(FrozenModel):
+    """What the images of a site say of one dim level, beside the reference level."""
+
+    well: str
+    """Well."""
+    site: int
+    """Number of the site in its well."""
+    t: int
+    """Time point."""
+    attempt: int
+    """Visit."""
+    level: str
+    """Light level."""
+    expected: float
+    """Light relative to the reference's by exposure and LED power, as read back."""
+    ratio: float | None
+    """Light relative to the reference's in the images; nothing where there is nothing to see."""
+    error: float | None
+    """Standard error of the ratio."""
+    verdict: Verdict
+    """Of this site alone. `wrong` sites are never trained on; `undetermined` ones are judged by their well."""
+    shift_px: tuple[float, float] | None = None
+    """How far the dim image lies from the reference image (y, x); nothing where there is too little to see."""
+
+
+def check_light(
+    records: Iterable[FrameRecord], images: Mapping[str, NDArray[Any]], reference: str, noise: CameraNoise
+) -> list[LightCheck]:
+    """Compare the dim images of one site with its reference image.
+
+    Parameters
+    ----------
+    records : iterable of FrameRecord
+        Ledger lines of the images, with the doses that were asked for and read back.
+    images : mapping of light level to NDArray, shape (Y, X), uint16
+        Counts, of the first plane.
+    reference : str
+        Name of the reference level. Without its image nothing can be said.
+    noise : CameraNoise
+        The camera.
+    """
+    by_level = {r.level: r for r in records if r.level in images}
+    if reference not in by_level:
+        return []
+    checks = []
+    for level, record in by_level.items():
+        if level == reference:
+            continue
+        expected = record.signal_dose_ms / by_level[reference].signal_dose_ms
+        found = dose_ratio(images[level], images[reference], noise)
+        verdict = found.verdict(expected)
+        seen = np.isfinite(found.error)
+        checks.append(
+            LightCheck(
+                well=record.well,
+                site=record.site,
+                t=record.t,
+                attempt=record.attempt,
+                level=level,
+                expected=expected,
+                ratio=found.ratio if seen else None,
+                error=found.error if seen else None,
+                verdict=verdict,
+                shift_px=None if verdict == "undetermined" else image_shift(images[level], images[reference]),
+            )
+        )
+    return checks
+
+
+def light_verdicts(
+    checks: Iterable[LightCheck], finished: Mapping[tuple[str, int, int], int]
+) -> dict[FrameKey, Verdict]:
+    """Return the verdict on each dim frame; those that a site cannot give are taken from its whole well.
+
+    Parameters
+    ----------
+    checks : iterable of LightCheck
+        All lines of `light.jsonl`.
+    finished : mapping of (well, site, t) to attempt
+        The visits that count (`finished_sites`).
+    """
+    current = [c for c in checks if finished.get((c.well, c.site, c.t)) == c.attempt]
+    wells: dict[tuple[str, int, str], list[LightCheck]] = defaultdict(list)
+    for check in current:
+        wells[check.well, check.t, check.level].append(check)
+    verdicts: dict[FrameKey, Verdict] = {}
+    for check in current:
+        verdict = check.verdict
+        if verdict == "undetermined":
+            together = wells[check.well, check.t, check.level]
+            ratios = (DoseRatio(c.ratio, c.error) for c in together if c.ratio is not None and c.error is not None)
+            verdict = pooled(ratios).verdict(check.expected)
+        verdicts[check.well, check.site, check.t, check.level] = verdict
+    return verdicts

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scotopic.store.ledger import PERCENTILES, FrameRecord, checksum
+from scotopic.store.light import LightCheck, check_light
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from scotopic.photons import CameraNoise
+    from scotopic.store.plate import PlateStore
+    from scotopic.store.run_folder import RunFolder
+
+
+@dataclass
+class SiteRecord:
+    """What has been recorded of one visit of a site."""
+
+    records: list[FrameRecord] = field(default_factory=list)
+    light: list[LightCheck] = field(default_factory=list)
+
+
+class Recorder:
+    """Writes the frames of a run to plate and ledger, in order, in one thread beside the one that moves the hardware.
+
+    A frame's pixels are on their way to the disk before the next light goes on (`wait_for_pixels`); its pyramid,
+    statistics and ledger line follow while the next is exposed, and a site is synced while the stage moves on. The
+    last ledger line of a site, the mark that it is finished, is written when all its pixels are on the disk.
+    After the first error nothing more is written, and everybody who asks is told.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        plate: PlateStore,
+        *,
+        reference: str,
+        camera: CameraNoise | None,
+        on_site: Callable[[SiteRecord], None],
+    ) -> None:
+        """Start the thread.
+
+        Parameters
+        ----------
+        reference : str
+            Name of the reference light level.
+        camera : CameraNoise, optional
+            Camera whose images prove the light of a site; without it nothing is proved.
+        on_site : callable
+            Called in the recorder's thread after each site, when it is on the disk.
+        """
+        self._run, self._plate = run, plate
+        self._reference, self._camera = reference, camera
+        self._on_site = on_site
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
+        self._error: BaseException | None = None
+        self._pixels: Future[None] | None = None
+        self._site = SiteRecord()
+        self._first_planes: dict[str, NDArray[Any]] = {}
+
+    def open_field(self, well: str, site: int, xy_um: tuple[float, float]) -> None:
+        """Make the field of a site in the plate, in the background."""
+        self._submit(self._plate.open_field, well, site, xy_um)
+
+    def frame(self, record: FrameRecord, image: NDArray[np.uint16], *, last: bool) -> None:
+        """Record a frame, in the background.
+
+        Parameters
+        ----------
+        record : FrameRecord
+            Its ledger line, but for what follows from the pixels.
+        image : NDArray, shape (Y, X), uint16
+            Counts. Nobody may change it any more.
+        last : bool
+            Whether it is the last frame of its site.
+        """
+        self._pixels = self._submit(self._write_pixels, record, image)
+        self._submit(self._finish_frame, record, image, last)
+
+    def skipped(self, record: FrameRecord, *, last: bool) -> None:
+        """Note a frame that was not taken."""
+        self._submit(self._note, record, last)
+
+    def wait_for_pixels(self) -> None:
+        """Wait until the pixels of the last frame are written, and complain of whatever went wrong so far.
+
+        Raises
+        ------
+        OSError, ValueError
+            What went wrong in the recorder's thread, first.
+        """
+        if self._pixels is not None:
+            self._pixels.result()
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Wait until everything is recorded, and end the thread. May be called twice.
+
+        Raises
+        ------
+        OSError, ValueError
+            What went wrong in the recorder's thread, first.
+        """
+        self._thread.shutdown(wait=True)
+        if self._error is not None:
+            raise self._error
+
+    def _submit(self, task: Callable[..., object], *args: object) -> Future[None]:
+        return self._thread.submit(self._do, task, *args)
+
+    def _do(self, task: Callable[..., object], *args: object) -> None:
+        if self._error is not None:
+            return
+        try:
+            task(*args)
+        except BaseException as error:
+            self._error = error
+
+    def _write_pixels(self, record: FrameRecord, image: NDArray[np.uint16]) -> None:
+        self._plate.write(record.well, record.site, record.level, record.t, record.z, image)
+
+    def _finish_frame(self, record: FrameRecord, image: NDArray[np.uint16], last: bool) -> None:
+        self._plate.write_pyramid(record.well, record.site, record.level, record.t, record.z, image)
+        if record.z == 0:
+            self._first_planes[record.level] = image
+        found = {
+            "mean": round(float(image.mean()), 3),
+            "percentiles": tuple(float(p) for p in np.percentile(image[::2, ::2], PERCENTILES)),
+            "checksum": checksum(image),
+        }
+        self._note(record.model_copy(update=found), last)
+
+    def _note(self, record: FrameRecord, last: bool) -> None:
+        site = self._site
+        site.records.append(record)
+        if last:
+            written = [(r.level, r.t, r.z) for r in site.records if r.state == "written"]
+            self._plate.sync(record.well, record.site, written)
+            if self._camera is not None:  # before the commit mark: no finished site is without its verdict
+                first = [r for r in site.records if r.z == 0 and r.state == "written"]
+                site.light = check_light(first, self._first_planes, self._reference, self._camera)
+                self._run.light_checks.append(site.light)
+        self._run.ledger.append([record], sync=last)
+        if last:
+            self._site = SiteRecord()
+            self._first_planes = {}
+            self._on_site(site)
