@@ -114,6 +114,32 @@ def test_one_look_before_the_run(tmp_path):
     assert "A1_0 is not in the protocol; allowed: wells B2, B3" in wrong.stderr
 
 
+def test_one_look_needs_no_protocol(tmp_path):
+    result = scotopic("snap", "B2", "-m", SIMULATED, "--level", "2%", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "no --protocol: a 96-well plate" in result.stdout
+    assert "signal dose 4 ms, sample dose 4.5 ms" in result.stdout
+    assert "focus score" in result.stdout
+    assert "of 65535 counts" in result.stdout
+    with tifffile.TiffFile(tmp_path / "B2_0.ome.tif") as file:
+        assert file.series[0].shape == (512, 512), "no other light level was exposed"
+    for arguments, expected in (
+        (("Z9",), "not on a 96-well plate: Z9"),
+        (("B2", "--level", "3%"), "--level = '3%': no such light level; allowed: 100%, 2%, 0.2%, 0.05%"),
+    ):
+        wrong = scotopic("snap", *arguments, "-m", SIMULATED, "--out", tmp_path)
+        assert wrong.returncode == 2
+        assert expected in wrong.stderr
+
+
+def test_nothing_can_be_asked_of_a_run_that_is_not_there(tmp_path):
+    result = scotopic("ask", tmp_path, "pause")
+    assert result.returncode == 2
+    assert "no acquisition is running into this folder" in result.stderr
+    result = scotopic("ask", tmp_path, "dance")
+    assert "allowed: pause, resume, finish, cancel" in result.stderr
+
+
 def test_light_off_does_only_that():
     for microscope in (DEMO, SIMULATED):
         result = scotopic("light-off", "-m", microscope)

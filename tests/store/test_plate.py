@@ -36,6 +36,9 @@ def test_frames_are_found_again_by_their_address_in_any_order(store):
 def test_the_plate_validates_at_any_moment_and_opens_in_an_independent_reader(store):
     for well, site in (("C3", 1), ("A1", 0), ("C3", 0), ("A2", 5)):
         store.open_field(well, site, (1000, 2000))
+        store.write(well, site, "2%", 0, 0, frame(1))
+        store.write_pyramid(well, site, "2%", 0, 0, frame(1))
+        store.commit(well, site, [("2%", 0, 0)])
         yaozarrs.validate_zarr_store(str(store.path))
     plate = HCS.from_zarr(zarr.open_group(store.path, mode="r")).ome_attributes.plate
     assert {w.path for w in plate.wells} == {"A/1", "A/2", "C/3"}
@@ -92,12 +95,24 @@ def test_a_field_that_is_opened_twice_keeps_its_frames(store):
     np.testing.assert_array_equal(store.read("A1", 0, "2%"), frame(1))
 
 
+def test_a_field_is_named_to_readers_when_its_frames_are_there_and_not_before(store):
+    store.open_field("B2", 0, (0, 0))
+    store.write("B2", 0, "2%", 0, 0, frame(1))
+    assert not store.path.joinpath("zarr.json").exists()
+    with pytest.raises(FileNotFoundError):  # its pyramid is missing: what is not there cannot be committed
+        store.commit("B2", 0, [("2%", 0, 0)])
+    store.write_pyramid("B2", 0, "2%", 0, 0, frame(1))
+    store.commit("B2", 0, [("2%", 0, 0)])
+    assert PlateStore(store.path, store.layout).listed_wells == {"B2"}
+
+
 def test_a_well_that_a_kill_left_out_of_the_plates_metadata_is_named_later(store, monkeypatch):
+    store.open_field("B2", 0, (0, 0))
     with monkeypatch.context() as patch:
         patch.setattr(PlateStore, "_write_plate", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            store.open_field("B2", 0, (0, 0))
+            store.commit("B2", 0, [])
     again = PlateStore(store.path, store.layout)
     assert again.listed_wells == set()
-    again.open_field("B2", 0, (0, 0))
+    again.commit("B2", 0, [])
     assert PlateStore(store.path, store.layout).listed_wells == {"B2"}

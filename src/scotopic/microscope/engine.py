@@ -248,7 +248,7 @@ class AcquisitionEngine(MDAEngine):
         key = self._key(event)
         xy_um = (event.x_pos or 0.0, event.y_pos or 0.0)
         z_um = event.z_pos if event.action is None else None
-        self._recorder.open_field(*key[:2], xy_um)  # takes as long as a frame: now, while the stage moves
+        self._recorder.open_field(*key[:2], xy_um)  # while the stage moves
         return SiteVisit(key, self._attempts.get(key, 0) + 1, xy_um, z_um)
 
     def _reach(self, visit: SiteVisit) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scotopic.photons.blocks import block_sums
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -51,9 +53,9 @@ def dose_ratio(dim: NDArray[Any], reference: NDArray[Any], noise: CameraNoise) -
     noise : CameraNoise
         Offset, gain and read noise of the camera.
     """
-    x, y = (_blocks(noise.to_electrons(image)) for image in (reference, dim))
-    usable = _blocks((reference < noise.saturation_counts).astype(np.float32)) == 1
-    x, y = x[usable].astype(float), y[usable].astype(float)
+    x, y = (noise.to_electrons(block_sums(image, _BLOCK_PX) / _BLOCK_PX**2) for image in (reference, dim))
+    saturated = block_sums((reference >= noise.saturation_counts).view(np.uint8), _BLOCK_PX)
+    x, y = x[saturated == 0].astype(float), y[saturated == 0].astype(float)
     spread = x - x.mean() if x.size else x
     sxx = float((spread**2).sum())
     # What the noise of the reference alone would make of an empty field is no contrast.
@@ -74,11 +76,3 @@ def pooled(ratios: Iterable[DoseRatio]) -> DoseRatio:
     weights = np.array([1 / r.error**2 for r in finite])
     mean = float((weights * [r.ratio for r in finite]).sum() / weights.sum())
     return DoseRatio(mean, float(weights.sum() ** -0.5))
-
-
-def _blocks(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    height, width = (n // _BLOCK_PX * _BLOCK_PX for n in image.shape)
-    blocks: NDArray[np.float32] = (
-        image[:height, :width].reshape(height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX).mean((1, 3))
-    )
-    return blocks

@@ -4,23 +4,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scotopic.photons.blocks import block_sums
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LARGEST_PX = 512
-_FRACTIONS = 10
+_LARGEST_PX = 256
+_FRACTIONS = 20
 
 
 def image_shift(image: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float]:
     """Return how far the content of an image lies from where it is in the reference, by phase correlation.
 
-    Both are averaged over blocks first (2 px, or more for images above 1024 px), which is fast, and takes the noise
-    down that decides at low light; the answer comes in tenths of a block. The correlation is not whitened: in a dark
+    Both are summed over blocks first (2 px at 512², 8 px at 2048²), which is fast, and takes the noise down that
+    decides at low light; the answer comes in twentieths of a block. The correlation is not whitened: in a dark
     image most frequencies are noise.
 
     Parameters
     ----------
-    image, reference : NDArray, shape (Y, X)
+    image, reference : NDArray, shape (Y, X), uint16
         Counts of two exposures of the same place, not necessarily equally bright.
 
     Returns
@@ -38,8 +40,6 @@ def image_shift(image: NDArray[Any], reference: NDArray[Any]) -> tuple[float, fl
 
 
 def _centred_blocks(image: NDArray[Any], block: int) -> NDArray[np.float32]:
-    height, width = (n // block for n in image.shape)
-    blocks = image[: height * block, : width * block].reshape(height, block, width, block)
-    mean: NDArray[np.float32] = blocks.mean((1, 3), dtype=np.float32)
-    mean -= mean.mean()
-    return mean
+    sums = block_sums(image, block).astype(np.float32)
+    sums -= sums.mean()
+    return sums

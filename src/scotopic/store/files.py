@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+_pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sync")
+
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file so that a reader, also one after a power cut, sees the old or the new one, never a part.
@@ -36,9 +38,8 @@ def sync(paths: Iterable[Path]) -> None:
 
     Several at once, which takes half as long. Windows keeps the names without being asked.
     """
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for _ in pool.map(_sync_one, paths):
-            pass
+    for _ in _pool.map(_sync_one, paths):
+        pass
 
 
 def _sync_one(path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,11 @@ from yaozarrs import v05
 from yaozarrs.write.v05 import LabelsBuilder, prepare_image
 from zarr.codecs import BloscCodec
 
+from scotopic.photons import block_sums
 from scotopic.store.files import replace_text, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 _FAST = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
 """Chunks of zeros are written too: a missing chunk must always mean a missing frame."""
+_config_lock = threading.Lock()
+"""zarr's configuration is one for all threads."""
 _LARGEST_CHUNK_PX = 2048
 _SMALLEST_PYRAMID_PX = 256
 _ACQUISITION = 0
@@ -99,8 +104,9 @@ class PlateStore:
     """An OME-Zarr 0.5 plate that grows field by field, addressed by (well, site, level, t, z), never by order.
 
     Arrays have the axes t, c, z, y, x; light levels are channels; one chunk a frame of up to 2048². A field is made
-    with its pyramid and all label groups, in their final form, when it is opened; then its well's metadata names it,
-    then the plate's: the plate validates at any moment, and nobody else needs to touch these files.
+    with its pyramid and all label groups, in their final form, when it is opened. When its frames are on the disk, its
+    well's metadata name it, then the plate's: the plate validates at any moment, and nobody else needs to touch these
+    files.
     """
 
     def __init__(self, path: Path, layout: PlateLayout) -> None:
@@ -109,16 +115,17 @@ class PlateStore:
         self._template: dict[str, str] | None = None
         self._fields: dict[str, list[str]] = self._fields_on_disk()
         self._listed_wells = self._wells_on_disk()
-        self._arrays: tuple[Path, list[zarr.Array[Any]]] | None = None
+        self._arrays: dict[Path, list[zarr.Array[Any]]] = {}
 
     # ------------------------------------------------------------------ writing
 
     def open_field(self, well: str, site: int, xy_um: tuple[float, float]) -> Path:
-        """Make a field if it is not there yet, with its stage position as translation, and return its folder."""
+        """Make a field if it is not there yet, with its stage position as translation, and return its folder.
+
+        No metadata name it before its first frames are committed: until then no reader finds it.
+        """
         folder = self.field_path(well, site)
-        name = str(site)
-        if name in self._fields.get(well, []):
-            self._list_well(well)
+        if str(site) in self._fields.get(well, []):
             return folder
         corner = [
             v - (n - 1) / 2 * self.layout.pixel_size_um
@@ -128,20 +135,8 @@ class PlateStore:
             target = folder / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_translated(text, corner), encoding="utf-8", newline="\n")
-        made = [folder / inner for inner in self._field_template()]
-        above = [place for place in folder.parents if place.is_relative_to(self.path)]
-        sync([*made, *{path.parent for path in made}, *above, self.path.parent])
-        self._fields.setdefault(well, []).append(name)
-        self._fields[well].sort(key=int)
-        self._write_well(well)
-        self._list_well(well)
+        self._open_arrays(folder)  # as long as there is time
         return folder
-
-    def _list_well(self, well: str) -> None:
-        """Name a well in the plate's metadata, unless it is: a kill may have come after the well's own."""
-        if well not in self._listed_wells:
-            self._write_plate()
-            self._listed_wells = set(self._fields)
 
     def write(self, well: str, site: int, level: str, t: int, z: int, image: NDArray[np.uint16]) -> None:
         """Write one frame, shape (Y, X), uint16, at full size.
@@ -173,19 +168,33 @@ class PlateStore:
             arrays = self._open_arrays(folder) if binned.any() else _opened(folder, self.layout.pyramid, _EVERY_CHUNK)
             arrays[number][t, channel, z] = binned
 
-    def sync(self, well: str, site: int, frames: Iterable[tuple[str, int, int]]) -> None:
-        """Wait until the pixels of frames (level, t, z) of a field are on the disk (zarr itself never does)."""
+    def commit(self, well: str, site: int, frames: Iterable[tuple[str, int, int]]) -> None:
+        """Wait until frames (level, t, z) of a field are on the disk, and name the field to the plate's readers.
+
+        zarr itself never syncs.
+        """
         field = self.field_path(well, site)
-        chunks: list[Path] = []
-        folders: set[Path] = set()
-        for level, t, z in frames:
-            channel = self.layout.levels.index(level)
-            for number in range(len(self.layout.pyramid)):
-                frame = field / str(number) / "c" / str(t) / str(channel) / str(z)
-                for chunk in (path for path in frame.rglob("*") if path.is_file()):
-                    chunks.append(chunk)
-                    folders.update(p for p in chunk.parents if p.is_relative_to(field))
-        sync([*chunks, *folders])
+        is_new = str(site) not in self._fields.get(well, [])
+        files = [field / inner for inner in self._field_template()] if is_new else []
+        files += (chunk for level, t, z in frames for chunk in self._chunks(field, level, t, z))
+        folders = {place for path in files for place in path.parents if place.is_relative_to(field)}
+        above = (place for place in field.parents if place.is_relative_to(self.path.parent))
+        sync([*files, *folders, *(above if is_new else ())])
+        if is_new:
+            self._fields[well] = sorted([*self._fields.get(well, []), str(site)], key=int)
+            self._write_well(well)
+        if well not in self._listed_wells:  # also where a kill has come between the well's metadata and the plate's
+            self._write_plate()
+            self._listed_wells = set(self._fields)
+
+    def _chunks(self, field: Path, level: str, t: int, z: int) -> Iterator[Path]:
+        """Yield every chunk file of a frame, in each level of the pyramid."""
+        channel = self.layout.levels.index(level)
+        for number, factor in enumerate(self.layout.pyramid):
+            rows = range(-(-(self.layout.height_px // factor) // _LARGEST_CHUNK_PX))
+            columns = range(-(-(self.layout.width_px // factor) // _LARGEST_CHUNK_PX))
+            for row, column in itertools.product(rows, columns):
+                yield field / f"{number}/c/{t}/{channel}/{z}/{row}/{column}"
 
     # ------------------------------------------------------------------ reading
 
@@ -208,10 +217,12 @@ class PlateStore:
         return self.path / self.layout.rows[row] / self.layout.columns[column] / str(site)
 
     def _open_arrays(self, folder: Path) -> list[zarr.Array[Any]]:
-        """Return the arrays of a field's pyramid; those of the last field are kept."""
-        if self._arrays is None or self._arrays[0] != folder:
-            self._arrays = folder, _opened(folder, self.layout.pyramid, _FAST | _EVERY_CHUNK)
-        return self._arrays[1]
+        """Return the arrays of a field's pyramid; those of the last fields are kept. Two threads may ask at once."""
+        arrays = self._arrays.get(folder)
+        if arrays is None:
+            arrays = _opened(folder, self.layout.pyramid, _FAST | _EVERY_CHUNK)
+            self._arrays = dict([*list(self._arrays.items())[-1:], (folder, arrays)])
+        return arrays
 
     def _wells_on_disk(self) -> set[str]:
         """Return the wells that the plate's metadata name."""
@@ -336,7 +347,7 @@ class PlateStore:
 
 
 def _opened(folder: Path, pyramid: tuple[int, ...], config: dict[str, Any]) -> list[zarr.Array[Any]]:
-    with zarr.config.set(config):
+    with _config_lock, zarr.config.set(config):
         return [zarr.open_array(folder / str(number), mode="r+") for number in range(len(pyramid))]
 
 
@@ -391,9 +402,4 @@ def _binned(image: NDArray[np.uint16], factor: int) -> NDArray[np.uint16]:
     """Return the mean over blocks, rounded; what does not fill a block at the far edges is left out."""
     if factor == 1:
         return image
-    height, width = (n // factor * factor for n in image.shape)
-    total = np.full((height // factor, width // factor), factor**2 // 2, np.uint32)
-    for y in range(factor):
-        for x in range(factor):
-            total += image[y:height:factor, x:width:factor]
-    return (total // factor**2).astype(np.uint16)
+    return ((block_sums(image, factor) + factor**2 // 2) // factor**2).astype(np.uint16)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from scotopic.store.plate import PlateStore
     from scotopic.store.run_folder import RunFolder
 
+_SAMPLED_PX = 256
+"""Percentiles are those of a grid of about so many pixels in each direction: sorting takes its time."""
+_MOST_UNFINISHED = 8
+"""Frames whose ledger lines may still be on their way before the next light goes on: what bounds the memory."""
+
 
 @dataclass
 class SiteRecord:
@@ -28,12 +34,12 @@ class SiteRecord:
 
 
 class Recorder:
-    """Writes the frames of a run to plate and ledger, in order, in one thread beside the one that moves the hardware.
+    """Writes the frames of a run to plate and ledger, in order, beside the thread that moves the hardware.
 
-    A frame's pixels are on their way to the disk before the next light goes on (`wait_for_pixels`); its pyramid,
-    statistics and ledger line follow while the next is exposed, and a site is synced while the stage moves on. The
-    last ledger line of a site, the mark that it is finished, is written when all its pixels are on the disk.
-    After the first error nothing more is written, and everybody who asks is told.
+    Two threads: one makes fields and writes pixels, which are there before the next light goes on (`wait_for_pixels`);
+    the other follows with pyramid, statistics and ledger line while the next frame is exposed, and syncs a site while
+    the stage moves on. The last ledger line of a site, the mark that it is finished, is written when all its pixels are
+    on the disk. After the first error nothing more is written, and everybody who asks is told.
     """
 
     def __init__(
@@ -45,7 +51,7 @@ class Recorder:
         camera: CameraNoise | None,
         on_site: Callable[[SiteRecord], None],
     ) -> None:
-        """Start the thread.
+        """Start the threads.
 
         Parameters
         ----------
@@ -54,20 +60,22 @@ class Recorder:
         camera : CameraNoise, optional
             Camera whose images prove the light of a site; without it nothing is proved.
         on_site : callable
-            Called in the recorder's thread after each site, when it is on the disk.
+            Called in a thread of the recorder after each site, when it is on the disk.
         """
         self._run, self._plate = run, plate
         self._reference, self._camera = reference, camera
         self._on_site = on_site
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
+        self._first = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
+        self._then = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._error: BaseException | None = None
         self._pixels: Future[None] | None = None
+        self._unfinished: deque[Future[None]] = deque()
         self._site = SiteRecord()
         self._first_planes: dict[str, NDArray[Any]] = {}
 
     def open_field(self, well: str, site: int, xy_um: tuple[float, float]) -> None:
         """Make the field of a site in the plate, in the background."""
-        self._submit(self._plate.open_field, well, site, xy_um)
+        self._first.submit(self._do, self._plate.open_field, well, site, xy_um)
 
     def frame(self, record: FrameRecord, image: NDArray[np.uint16], *, last: bool) -> None:
         """Record a frame, in the background.
@@ -81,12 +89,12 @@ class Recorder:
         last : bool
             Whether it is the last frame of its site.
         """
-        self._pixels = self._submit(self._write_pixels, record, image)
-        self._submit(self._finish_frame, record, image, last)
+        self._pixels = self._first.submit(self._do, self._write_pixels, record, image)
+        self._unfinished.append(self._then.submit(self._do, self._finish_frame, self._pixels, record, image, last))
 
     def skipped(self, record: FrameRecord, *, last: bool) -> None:
         """Note a frame that was not taken."""
-        self._submit(self._note, record, last)
+        self._unfinished.append(self._then.submit(self._do, self._note, record, last))
 
     def wait_for_pixels(self) -> None:
         """Wait until the pixels of the last frame are written, and complain of whatever went wrong so far.
@@ -94,27 +102,27 @@ class Recorder:
         Raises
         ------
         OSError, ValueError
-            What went wrong in the recorder's thread, first.
+            What went wrong first.
         """
         if self._pixels is not None:
             self._pixels.result()
+        while len(self._unfinished) > _MOST_UNFINISHED:
+            self._unfinished.popleft().result()
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
-        """Wait until everything is recorded, and end the thread. May be called twice.
+        """Wait until everything is recorded, and end the threads. May be called twice.
 
         Raises
         ------
         OSError, ValueError
-            What went wrong in the recorder's thread, first.
+            What went wrong first.
         """
-        self._thread.shutdown(wait=True)
+        self._first.shutdown(wait=True)
+        self._then.shutdown(wait=True)
         if self._error is not None:
             raise self._error
-
-    def _submit(self, task: Callable[..., object], *args: object) -> Future[None]:
-        return self._thread.submit(self._do, task, *args)
 
     def _do(self, task: Callable[..., object], *args: object) -> None:
         if self._error is not None:
@@ -127,13 +135,17 @@ class Recorder:
     def _write_pixels(self, record: FrameRecord, image: NDArray[np.uint16]) -> None:
         self._plate.write(record.well, record.site, record.level, record.t, record.z, image)
 
-    def _finish_frame(self, record: FrameRecord, image: NDArray[np.uint16], last: bool) -> None:
+    def _finish_frame(self, pixels: Future[None], record: FrameRecord, image: NDArray[np.uint16], last: bool) -> None:
+        pixels.result()
+        if self._error is not None:
+            return
         self._plate.write_pyramid(record.well, record.site, record.level, record.t, record.z, image)
         if record.z == 0:
             self._first_planes[record.level] = image
+        step = max(2, max(image.shape) // _SAMPLED_PX)
         found = {
             "mean": round(float(image.mean()), 3),
-            "percentiles": tuple(float(p) for p in np.percentile(image[::2, ::2], PERCENTILES)),
+            "percentiles": tuple(float(p) for p in np.percentile(image[::step, ::step], PERCENTILES)),
             "checksum": checksum(image),
         }
         self._note(record.model_copy(update=found), last)
@@ -143,7 +155,8 @@ class Recorder:
         site.records.append(record)
         if last:
             written = [(r.level, r.t, r.z) for r in site.records if r.state == "written"]
-            self._plate.sync(record.well, record.site, written)
+            if written:
+                self._plate.commit(record.well, record.site, written)
             if self._camera is not None:  # before the commit mark: no finished site is without its verdict
                 first = [r for r in site.records if r.z == 0 and r.state == "written"]
                 site.light = check_light(first, self._first_planes, self._reference, self._camera)
