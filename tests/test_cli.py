@@ -132,6 +132,17 @@ def test_one_look_needs_no_protocol(tmp_path):
         assert expected in wrong.stderr
 
 
+def test_a_look_that_cannot_be_kept_costs_no_light_and_none_is_overwritten(tmp_path):
+    (tmp_path / "file").write_text("")
+    wrong = scotopic("snap", "B2", "-m", SIMULATED, "--level", "2%", "--out", tmp_path / "file")
+    assert wrong.returncode == 2
+    assert "cannot be written to" in wrong.stderr
+    for _ in range(2):
+        assert scotopic("snap", "B2", "-m", SIMULATED, "--level", "2%", "--out", tmp_path).returncode == 0
+    assert (tmp_path / "B2_0.ome.tif").exists()
+    assert (tmp_path / "B2_0-2.ome.tif").exists()
+
+
 def test_nothing_can_be_asked_of_a_run_that_is_not_there(tmp_path):
     result = scotopic("ask", tmp_path, "pause")
     assert result.returncode == 2
@@ -195,7 +206,7 @@ def test_a_failure_of_the_hardware_is_told_without_a_traceback(tmp_path):
     result = scotopic("snap", "B2", "--protocol", QUICKSTART, "--microscope", profile, "--out", tmp_path / "look")
     assert result.returncode == 1
     assert "error: camera error: no image was read out" in result.stderr
-    assert "the light is off" in result.stderr
+    assert "the light is off" in result.stdout
     assert "Traceback" not in result.stderr
 
 
@@ -244,7 +255,8 @@ def test_a_look_that_is_interrupted_switches_the_light_off_and_says_so(ending, t
     time.sleep(5)  # the core is open and the first exposure of 8 s under way
     assert process.poll() is None
     process.send_signal(ending)
-    _, errors = process.communicate(timeout=30)
+    said, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
-    assert "Interrupted; the light is off." in errors
+    assert "Interrupted." in errors
+    assert "the light is off" in said
     assert "Traceback" not in errors

@@ -198,10 +198,9 @@ def _told_in_one_line() -> Iterator[None]:
         _fail(error.problems)
     except (RuntimeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
-        typer.echo("It stopped there; the light is off.", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        typer.echo("Interrupted; the light is off.", err=True)
+        typer.echo("Interrupted.", err=True)
         raise typer.Exit(130) from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -328,9 +330,9 @@ def snap(
     ProblemsError
         If the check fails, or there is no such site or level; nothing was loaded, moved or lit then.
     RuntimeError, OSError
-        If the hardware or the disk fails; the light is off.
+        If the hardware or the disk fails. The light is off, and that was said, unless it is a `LightOnError`.
     """
-    from scotopic.microscope import close_microscope, image_site, open_microscope
+    from scotopic.microscope import LightOnError, close_microscope, image_site, open_microscope
     from scotopic.pictures import write_site
 
     if protocol_path is not None:
@@ -346,19 +348,43 @@ def snap(
         raise ProblemsError([Problem(f"is not in the protocol; allowed: {allowed}", key=name)])
     if level is not None and level not in names:
         raise ProblemsError([Problem(f"= {level!r}: no such light level; allowed: {', '.join(names)}", key="--level")])
+    file_name = _free_name(out, name)  # before any light is spent
     core = open_microscope(profile, profile_path, protocol)
     try:
         place = positions[name]
         x, y = place.x or 0.0, place.y or 0.0
         exposures = image_site(core, profile, protocol, x, y, place.z, [level] if level else ())
+    except LightOnError:
+        raise
+    except BaseException:
+        say("It stopped there; the light is off.")
+        raise
     finally:
         close_microscope(core)
+    images = {each: exposures[each].image for each in names if each in exposures}
+    written = write_site(out, file_name, images, profile.camera.pixel_size_um)
     for line in _seen(name, protocol, profile, exposures):
         say(line)
-    out.mkdir(parents=True, exist_ok=True)
-    images = {each: exposures[each].image for each in names if each in exposures}
-    for path in write_site(out, name, images, profile.camera.pixel_size_um):
+    for path in written:
         say(f"wrote {path}")
+
+
+def _free_name(folder: Path, name: str) -> str:
+    """Make sure that a folder can be written to, and return a name for images that none of an earlier look has.
+
+    Raises
+    ------
+    ProblemsError
+        If the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ProblemsError([Problem(f"cannot be written to: {error.strerror}", str(folder))]) from error
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(each for each in names if not (folder / f"{each}.ome.tif").exists())
 
 
 def _white_paper_job(profile_path: Path, specimen: Path | None, well: str) -> tuple[ImagingProtocol, MicroscopeProfile]:

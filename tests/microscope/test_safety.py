@@ -157,6 +157,7 @@ def test_a_camera_that_hangs_has_the_light_switched_off_meanwhile(tmp_path):
     skipped = [r for r in run.ledger.read() if r.state == "skipped"]
     assert [r.index for r in skipped] == [5]
     assert "the camera gave no answer for 1.0" in skipped[0].reason
+    assert skipped[0].sample_dose_ms > 50, "a tenth of the power for at least a second, not for 4 ms"
     assert verify(run) == []
 
 
@@ -267,3 +268,97 @@ def test_a_shift_between_the_levels_of_a_site_is_measured_and_kept(tmp_path):
     shifts = np.array([c.shift_px for c in checks if c.shift_px is not None])
     assert len(shifts) >= 4
     assert 1 < np.abs(shifts).max() < 40
+
+
+def test_a_ctrl_c_while_the_light_is_being_switched_off_does_not_leave_it_on(monkeypatch):
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    off, signals = LightGuard.off, []
+
+    def interrupted(guard) -> None:
+        if armed:
+            signal.raise_signal(signal.SIGINT)
+        off(guard)
+
+    armed: list[int] = []
+    monkeypatch.setattr(LightGuard, "off", interrupted)
+    with LightGuard(core, job.profile, signals.append):
+        core.setProperty("LED", "Power", 50)
+        armed.append(1)
+    assert signals == ["SIGINT"]
+    assert is_dark(core, job)
+
+
+def test_who_cancels_while_the_stage_moves_gets_no_further_exposure(tmp_path):
+    job = small("simulated", focus={"strategy": "fixed", "z_um": 1200})
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    exposed = []
+    core.events.XYStagePositionChanged.connect(
+        lambda *_: exposed.append(1) or (signal.raise_signal(signal.SIGTERM) if len(exposed) == 2 else None)
+    )
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "cancelled"
+    assert len(run.ledger.read()) == 4, "the second site was not begun"
+
+
+def test_what_a_stage_says_after_the_exposure_cannot_lose_the_frame(tmp_path, monkeypatch):
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    snap, lit = core.snapImage, []
+
+    def snap_and_break() -> None:
+        snap()
+        lit.append(1)
+
+    def position(*_):
+        if len(lit) == 3:
+            raise RuntimeError("serial timeout")
+        return type(core).getXYPosition(core)
+
+    monkeypatch.setattr(core, "snapImage", snap_and_break)
+    monkeypatch.setattr(core, "getXYPosition", position)
+    run, _ = acquired(job, tmp_path / "RUN", core)
+    assert sum(r.state == "written" for r in run.ledger.read()) == len(lit)
+
+
+def test_a_request_made_while_the_hardware_loads_is_heard(tmp_path):
+    job = small("simulated")
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+    run.ask("cancel")
+    result = acquire(job.protocol, job.profile, job.profile_path, run)
+    run.unlock()
+    assert result.end_reason == "cancelled"
+    assert len(run.ledger.read()) < 16
+
+
+def test_the_action_of_a_watchdog_does_not_reach_into_the_time_after():
+    done = []
+    with Watchdog(0.05, lambda: time.sleep(0.3) or done.append(1)):
+        time.sleep(0.1)
+    assert done == [1]
+
+
+def test_a_status_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch):
+    job = small("simulated")
+    write, calls = RunFolder.write_status, []
+
+    def often_refused(run, *args, **values) -> None:
+        calls.append(1)
+        if len(calls) % 2 == 0 and values["state"] == "running":
+            raise PermissionError(13, "someone is reading it")
+        write(run, *args, **values)
+
+    monkeypatch.setattr(RunFolder, "write_status", often_refused)
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "completed"
+    assert run.read_status("acquire")["state"] == "completed"
+
+
+def test_the_status_knows_the_light_of_the_unfinished_site_too(tmp_path):
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    core.mda.events.frameReady.connect(lambda *_: core.mda.cancel())
+    run, result = acquired(job, tmp_path / "RUN", core)
+    dose = sum(r.sample_dose_ms for r in run.ledger.read())
+    assert result.progress.sample_dose_ms == pytest.approx(dose)
+    assert run.read_status("acquire")["sample_dose_ms"] == pytest.approx(dose, abs=0.001)

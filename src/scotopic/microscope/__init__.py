@@ -10,7 +10,7 @@ logging.getLogger().setLevel(_root_level)
 
 from scotopic.microscope.acquire import AcquireResult, Progress, acquire, prepare_run  # noqa: E402
 from scotopic.microscope.check import CheckReport, check_files, check_hardware  # noqa: E402
-from scotopic.microscope.core import close_microscope, open_microscope, switch_light_off  # noqa: E402
+from scotopic.microscope.core import LightOnError, close_microscope, open_microscope, switch_light_off  # noqa: E402
 from scotopic.microscope.exposure import Exposure  # noqa: E402
 from scotopic.microscope.light_guard import LightGuard  # noqa: E402
 from scotopic.microscope.look import image_site  # noqa: E402
@@ -20,6 +20,7 @@ __all__ = [
     "CheckReport",
     "Exposure",
     "LightGuard",
+    "LightOnError",
     "Progress",
     "acquire",
     "check_files",

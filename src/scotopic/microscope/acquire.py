@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
+from pymmcore_plus.mda import RunState
 from wakepy import keep
 
 from scotopic.microscope.core import close_microscope, open_microscope, switch_light_off
@@ -33,9 +35,10 @@ logger = logging.getLogger(__name__)
 EndReason = Literal["completed", "completed_with_errors", "cancelled", "failed"]
 SITES_CHECKED_BEFORE_RESUME = 2
 DISK_RESERVE_BYTES = 500_000_000
-POLL_S = 0.5
-"""How often a run looks what is asked of it, and whether it may go on after a pause."""
-HEARTBEAT_S = 5.0
+BEAT_S = 0.1
+_BEATS_PER_REQUEST = 5
+_BEATS_PER_STATUS = 50
+_WAITING = (RunState.WAITING, RunState.PAUSED)
 
 
 @dataclass
@@ -196,15 +199,23 @@ class _Acquisition:
             attempts=self._attempts,
             sample_dose_ms=self._dose_ms,
             before_site=self._wait_while_paused,
+            on_silence=self._camera_is_silent,
         )
         before = core.mda.set_engine(self._engine)
         try:
             # Where the system does not let a program keep it awake, the run goes on without a word: it resumes anyway.
-            with keep.running(on_fail="pass"), LightGuard(core, self._profile, self._asked_to_end), self._pulse():
+            with (
+                keep.running(on_fail="pass"),
+                LightGuard(core, self._profile, self._asked_to_end) as guard,
+                self._pulse(),
+            ):
                 try:
                     core.mda.run(self._protocol.to_sequence(self._profile))
                 finally:
-                    recorder.close()
+                    try:
+                        guard.off()  # at once: the disk may keep us waiting
+                    finally:
+                        recorder.close()
         except StoppedError as stop:
             return "cancelled", str(stop)
         finally:
@@ -223,14 +234,15 @@ class _Acquisition:
         return "completed", ""
 
     def _asked_to_end(self, name: str) -> None:
-        """First Ctrl-C: finish the site; a second one, or any other signal: stop before the next exposure."""
+        """First Ctrl-C: finish the site; a second one, or any other signal: stop before the next exposure.
+
+        May be called by a signal handler: it only sets flags, which the engine and the pulse heed.
+        """
         if self._engine is None:
             return
         if name != "SIGINT" or self._engine.finish_after_site:
             self._engine.stop_now = True
         self._engine.finish_after_site = True
-        if self._engine.stop_now or self._engine.is_between_sites:
-            self._engine.mmcore.mda.cancel()  # also ends the wait for the next time point
 
     @contextmanager
     def _pulse(self) -> Iterator[None]:
@@ -238,15 +250,18 @@ class _Acquisition:
         ended = threading.Event()
 
         def beat() -> None:
-            last = time.monotonic()
-            while not ended.wait(POLL_S):
-                self._heed_requests()
-                if time.monotonic() - last > HEARTBEAT_S:
-                    with suppress(OSError):  # what is wrong with the disk stops the run elsewhere
+            for number in itertools.count():
+                try:
+                    self._end_the_wait()
+                    if number % _BEATS_PER_REQUEST == 0:
+                        self._heed_requests()
+                    if number % _BEATS_PER_STATUS == 0:
                         self.write_status()
-                    last = time.monotonic()
+                except Exception:
+                    logger.exception("the run goes on, but")  # whatever it is, a later beat may fare better
+                if ended.wait(BEAT_S):
+                    return
 
-        self._run.forget_request()
         thread = threading.Thread(target=beat, name="pulse", daemon=True)
         thread.start()
         try:
@@ -255,13 +270,24 @@ class _Acquisition:
             ended.set()
             thread.join()
 
+    def _end_the_wait(self) -> None:
+        """Where the run is to end, end the wait for the next time point as well."""
+        engine = self._engine
+        if engine is None or not engine.finish_after_site:
+            return
+        runner = engine.mmcore.mda
+        if runner.status.phase in _WAITING and (engine.stop_now or engine.is_between_sites):
+            runner.cancel()
+
     def _heed_requests(self) -> None:
         match self._run.request():
-            case "finish":
-                self._asked_to_end("SIGINT")
+            case "finish" if self._engine is not None:
+                self._engine.finish_after_site = True
             case "cancel":
                 self._asked_to_end("SIGTERM")
-            case "pause" | None:
+            case "resume":
+                pass
+            case _:
                 return
         self._run.forget_request()
 
@@ -272,11 +298,16 @@ class _Acquisition:
             if reason != paused:
                 switch_light_off(self._engine.mmcore, self._profile)
                 paused = reason
-                self.write_status("paused", reason)
-                self._on_progress(self.progress())
-            time.sleep(POLL_S)
+                self._state, self._message = "paused", reason
+                self._tell()
+            time.sleep(5 * BEAT_S)
         if paused:
-            self.write_status("running")
+            self._state, self._message = "running", ""
+            self._tell()
+
+    def _camera_is_silent(self, what: str) -> None:
+        self._message = what
+        self._tell()
 
     def _reason_to_pause(self) -> str:
         if self._run.free_bytes() < DISK_RESERVE_BYTES:
@@ -309,9 +340,18 @@ class _Acquisition:
                 )
         self._written += sum(r.state == "written" for r in site.records)
         self._skipped += sum(r.state == "skipped" for r in site.records)
-        self._dose_ms += sum(r.sample_dose_ms for r in site.records)
-        self.write_status()
-        self._on_progress(self.progress())
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell status and display how far it is; what goes wrong with that must not end the run."""
+        try:
+            self.write_status()
+            self._on_progress(self.progress())
+        except Exception:
+            logger.exception("the run goes on, but its state could not be told")
+
+    def _dose_so_far(self) -> float:
+        return self._engine.sample_dose_ms if self._engine else self._dose_ms
 
     def progress(self) -> Progress:
         """Return how far it is."""
@@ -325,7 +365,7 @@ class _Acquisition:
             sites_planned=self._planned,
             frames_written=self._written,
             frames_skipped=self._skipped,
-            sample_dose_ms=self._dose_ms,
+            sample_dose_ms=self._dose_so_far(),
             last_site=self._last_site,
             seconds_left=left,
             bytes_left=frames_left * camera.width_px * camera.height_px * 2,
@@ -347,7 +387,7 @@ class _Acquisition:
                 sites={"planned": progress.sites_planned, "finished": progress.sites_done},
                 frames={"planned": self._protocol.n_frames, "written": self._written, "skipped": self._skipped},
                 wrong_light=self._wrong_light,
-                sample_dose_ms=round(self._dose_ms, 3),
+                sample_dose_ms=round(progress.sample_dose_ms, 3),
                 seconds_left=progress.seconds_left and round(progress.seconds_left),
                 bytes_left=progress.bytes_left,
                 seeds=_seeds(self._protocol, self._profile),
@@ -380,6 +420,7 @@ def prepare_run(
     run = RunFolder(out)
     run.lock()
     try:
+        run.forget_request()  # it was meant for an acquisition before this one
         if run.exists:
             _refuse_another_run(run, protocol, profile)
         else:

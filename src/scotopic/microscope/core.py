@@ -84,6 +84,10 @@ class PythonDeviceCore(UniMMCore):
             device.full_focus()  # type: ignore[attr-defined]
 
 
+class LightOnError(RuntimeError):
+    """Some light could not be switched off."""
+
+
 def open_microscope(
     profile: MicroscopeProfile, profile_path: Path, protocol: ImagingProtocol | None = None
 ) -> CMMCorePlus:
@@ -175,7 +179,7 @@ def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
 
     Raises
     ------
-    RuntimeError
+    LightOnError
         If any of them could not be set; the others are set nevertheless.
     """
     failures = []
@@ -191,7 +195,7 @@ def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
         except Exception as error:
             failures.append(f"shutter {profile.gating.shutter}: {error}")
     if failures:
-        raise RuntimeError("the light could not be switched off: " + "; ".join(failures))
+        raise LightOnError("the light could not be switched off: " + "; ".join(failures))
 
 
 def define_light_levels(core: CMMCorePlus, profile: MicroscopeProfile, protocol: ImagingProtocol) -> None:

@@ -12,6 +12,7 @@ from pymmcore_plus.mda._engine import ImagePayload
 
 from scotopic.microscope.core import switch_light_off
 from scotopic.microscope.exposure import (
+    ExposureFailedError,
     NotAsAskedError,
     OutOfFocusError,
     autofocus,
@@ -81,6 +82,7 @@ class AcquisitionEngine(MDAEngine):
         attempts: dict[SiteKey, int],
         sample_dose_ms: float = 0,
         before_site: Callable[[], None] = lambda: None,
+        on_silence: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepare a run.
 
@@ -96,6 +98,8 @@ class AcquisitionEngine(MDAEngine):
             Light that the sample has got so far.
         before_site : callable
             Called before the stage moves to a site. It may wait, for as long as the run is to pause, or raise.
+        on_silence : callable
+            Told, from another thread, when the camera does not answer.
         """
         super().__init__(core, use_hardware_sequencing=False, restore_initial_state=False)
         self._protocol = protocol
@@ -107,8 +111,10 @@ class AcquisitionEngine(MDAEngine):
         self._attempts = attempts
         self._sample_dose_ms = sample_dose_ms
         self._before_site = before_site
+        self._on_silence = on_silence
         self._visit: SiteVisit | None = None
         self._read_back = (0.0, 0.0)
+        self._position = (0.0, 0.0, 0.0)
         self._failures_in_a_row = 0
         self._autoshutter_before = core.getAutoShutter()
         self.finish_after_site = False
@@ -142,8 +148,7 @@ class AcquisitionEngine(MDAEngine):
         """
         if self._visit is None or self._visit.key != self._key(event):
             self._visit = self._new_visit(event)
-        if self.stop_now:
-            raise StoppedError("stopped at once, as asked; the same command goes on from here")
+        self._stop_if_asked()
         visit = self._visit
         self._reach(visit)
         if event.action is not None and event.action.type == "hardware_autofocus":
@@ -166,28 +171,28 @@ class AcquisitionEngine(MDAEngine):
         if event.action is not None and event.action.type == "hardware_autofocus":
             self._focus(visit)
             return
-        level = self._level(event)
         self._recorder.wait_for_pixels()
+        led_read, exposure_read = self._read_back
+        power = self._source.relative_power(led_read)
+        self._stop_if_asked()  # to get here may have taken seconds
         try:
-            exposure = expose(self.mmcore, self._profile)
+            exposure = expose(self.mmcore, self._profile, self._on_silence)
         except NotAsAskedError as error:
             self._skip(visit, event, str(error))
             return
-        except RuntimeError as error:
-            # The light was on, and may still be: a camera that failed, a shutter that does not close.
-            switch_light_off(self.mmcore, self._profile)
-            self._skip(visit, event, str(error), sample_dose_ms=self._planned_dose_ms(level))
+        except ExposureFailedError as error:
+            switch_light_off(self.mmcore, self._profile)  # it was on, and may still be
+            self._skip(visit, event, str(error), sample_dose_ms=round(error.lit_ms * power, 6))
             return
-        led_read, exposure_read = self._read_back
-        power = self._source.relative_power(led_read)
+        # Nothing that a device says from here on may lose the frame.
         record = FrameRecord(
             **self._asked(visit, event),
             state="written",
             reason=visit.flag,
             exposure_read_ms=exposure_read,
             led_read_percent=round(led_read, 4),
-            xy_read_um=self._rounded_xy(),
-            z_read_um=round(self.mmcore.getZPosition(), 3),
+            xy_read_um=(round(self._position[0], 2), round(self._position[1], 2)),
+            z_read_um=round(self._position[2], 3),
             signal_dose_ms=round(exposure_read * power, 6),
             sample_dose_ms=round(exposure.lit_ms * power, 6),
         )
@@ -196,7 +201,11 @@ class AcquisitionEngine(MDAEngine):
         self._failures_in_a_row = 0
         self._count(visit, record)
         self._recorder.frame(record, image, last=self._is_done(visit))
-        meta = self.get_frame_metadata(event, runner_time_ms=time.perf_counter() * 1000)
+        try:
+            meta = self.get_frame_metadata(event, runner_time_ms=time.perf_counter() * 1000)
+        except RuntimeError:
+            logger.exception("no metadata for those who listen; the frame is recorded")
+            return
         yield ImagePayload(image, event, meta)  # type: ignore[misc] # a MutableMapping, says pymmcore-plus
 
     def teardown_event(self, event: MDAEvent) -> None:
@@ -207,10 +216,19 @@ class AcquisitionEngine(MDAEngine):
         self.mmcore.setAutoShutter(self._autoshutter_before)
         super().teardown_sequence(sequence)
 
+    def _stop_if_asked(self) -> None:
+        if self.stop_now:
+            raise StoppedError("stopped at once, as asked; the same command goes on from here")
+
     @property
     def is_between_sites(self) -> bool:
         """Whether no site is under way, for example in the pause between two time points."""
         return self._visit is None or self._is_done(self._visit)
+
+    @property
+    def sample_dose_ms(self) -> float:
+        """Light that the sample has got so far, in milliseconds at full power."""
+        return self._sample_dose_ms
 
     def _is_done(self, visit: SiteVisit) -> bool:
         return visit.frames_done == self._protocol.frames_per_site
@@ -289,12 +307,13 @@ class AcquisitionEngine(MDAEngine):
             self.mmcore.setZPosition(event.z_pos)
             self.mmcore.waitForDevice(self._profile.stage.z_device)
         z_um = None if visit.flag else event.z_pos
-        check_position(self.mmcore, self._profile, visit.xy_um, z_um)
+        self._position = check_position(self.mmcore, self._profile, visit.xy_um, z_um)
         self._read_back = set_level(self.mmcore, self._profile, self._source, self._level(event))
 
     def _retried(self, action: Callable[[], None]) -> None:
         verification = self._profile.verification
         for attempt in range(verification.retries + 1):
+            self._stop_if_asked()
             try:
                 action()
                 return
@@ -335,10 +354,6 @@ class AcquisitionEngine(MDAEngine):
         per_time = self._protocol.n_sites * self._protocol.frames_per_site
         t, p, c, z = (event.index.get(axis, 0) for axis in "tpcz")
         return t * per_time + p * self._protocol.frames_per_site + c * planes + z
-
-    def _rounded_xy(self) -> tuple[float, float]:
-        x, y = self.mmcore.getXYPosition()
-        return round(x, 2), round(y, 2)
 
     def _skip(self, visit: SiteVisit, event: MDAEvent, reason: str, *, sample_dose_ms: float = 0) -> None:
         """Note a frame that is not taken, and stop the run after too many in a row."""

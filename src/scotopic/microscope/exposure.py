@@ -13,6 +13,8 @@ from scotopic.microscope.watchdog import Watchdog
 from scotopic.protocol import LIGHT_LEVEL_GROUP
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from pymmcore_plus import CMMCorePlus
 
@@ -27,6 +29,15 @@ class NotAsAskedError(RuntimeError):
 
 class OutOfFocusError(NotAsAskedError):
     """The Z drive is not where it was asked to go: a case for the protocol's focus policy."""
+
+
+class ExposureFailedError(RuntimeError):
+    """The sample was lit, but there is no image of it, or the light may still be on."""
+
+    def __init__(self, what: str, lit_ms: float) -> None:
+        super().__init__(what)
+        self.lit_ms = lit_ms
+        """How long the sample was lit, as far as one knows."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,8 @@ def go_to(core: CMMCorePlus, profile: MicroscopeProfile, xy_um: tuple[float, flo
 
 def check_position(
     core: CMMCorePlus, profile: MicroscopeProfile, xy_um: tuple[float, float], z_um: float | None
-) -> None:
-    """Compare the stages with where they should be.
+) -> tuple[float, float, float]:
+    """Compare the stages with where they should be, and return where they are: x, y and z in micrometres.
 
     Raises
     ------
@@ -64,8 +75,10 @@ def check_position(
         raise NotAsAskedError(
             f"the stage is at {x:.1f}, {y:.1f} um (asked: {xy_um[0]:.1f}, {xy_um[1]:.1f}): no light was given"
         )
-    if z_um is not None and abs(core.getZPosition() - z_um) > profile.stage.z_tolerance_um:
-        raise OutOfFocusError(f"Z is at {core.getZPosition():.2f} um (asked: {z_um:.2f}): no light was given")
+    z = core.getZPosition()
+    if z_um is not None and abs(z - z_um) > profile.stage.z_tolerance_um:
+        raise OutOfFocusError(f"Z is at {z:.2f} um (asked: {z_um:.2f}): no light was given")
+    return x, y, z
 
 
 def autofocus(core: CMMCorePlus, profile: MicroscopeProfile, retries: int) -> None:
@@ -121,41 +134,67 @@ def set_level(
     return power / source.max * 100, exposure_ms
 
 
-def expose(core: CMMCorePlus, profile: MicroscopeProfile) -> Exposure:
+def expose(
+    core: CMMCorePlus, profile: MicroscopeProfile, on_silence: Callable[[str], None] = lambda _: None
+) -> Exposure:
     """Let the light on, take an image, and take the light off again, whatever happens.
+
+    Parameters
+    ----------
+    on_silence : callable
+        Told, from another thread, when the camera does not answer; the light is off then.
 
     Raises
     ------
-    RuntimeError
-        If the camera gives no image, or not in time, or the shutter does not do what it is asked to.
+    NotAsAskedError
+        If the shutter does not open: no light was given.
+    ExposureFailedError
+        If the camera gives no image, or not in time, or the shutter does not close.
     """
     shutter, gating = profile.gating.shutter, profile.gating
-    camera_takes_s = (core.getExposure() + profile.camera.readout_ms) / 1000
-    limit_s = camera_takes_s + profile.verification.camera_timeout_s
+    planned_ms = core.getExposure() + gating.overhead_ms
+    limit_s = (core.getExposure() + profile.camera.readout_ms) / 1000 + profile.verification.camera_timeout_s
+    dark_at: list[float] = []
+
+    def give_up() -> None:
+        what = f"the camera {profile.camera.device} has not answered for {limit_s:.3g} s: the light was switched off"
+        logger.error(what)
+        switch_light_off(core, profile)
+        dark_at.append(time.perf_counter())
+        on_silence(what)
+
     start = time.perf_counter()
-    with Watchdog(limit_s, lambda: _give_up_on_the_camera(core, profile, limit_s)) as watchdog:
-        try:
-            if shutter is not None:
-                core.setShutterOpen(shutter, True)
-                core.waitForDevice(shutter)
-                if not core.getShutterOpen(shutter):
-                    raise NotAsAskedError(f"the shutter {shutter} did not open")
-            core.snapImage()
-        finally:
-            if shutter is not None:
-                core.setShutterOpen(shutter, False)
-        lit_ms = (time.perf_counter() - start) * 1000
-    if shutter is not None and core.getShutterOpen(shutter):
-        raise RuntimeError(f"the shutter {shutter} did not close")
-    if watchdog.has_bitten:
-        raise RuntimeError(f"the camera gave no answer for {limit_s:.3g} s; the light was switched off meanwhile")
+    try:
+        with Watchdog(limit_s, give_up) as watchdog:
+            try:
+                _open(core, shutter)
+                core.snapImage()
+            finally:
+                if shutter is not None:
+                    core.setShutterOpen(shutter, False)
+                dark_at.append(time.perf_counter())
+        if shutter is not None and core.getShutterOpen(shutter):
+            raise RuntimeError(f"the shutter {shutter} did not close")
+        if watchdog.has_bitten:
+            raise RuntimeError(f"the camera gave no answer for {limit_s:.3g} s; the light was switched off meanwhile")
+        image = core.getImage().copy()
+    except NotAsAskedError:
+        raise
+    except RuntimeError as error:
+        lit_ms = (min(dark_at, default=time.perf_counter()) - start) * 1000
+        if profile.simulator is not None and not watchdog.has_bitten:
+            lit_ms = planned_ms  # a simulator's clock is not the one on the wall, unless it hangs
+        raise ExposureFailedError(str(error), max(planned_ms, lit_ms)) from error
     if shutter is None and gating.how == "software":
         switch_light_off(core, profile)  # nothing else darkens the sample between two exposures
-    if shutter is None or profile.simulator is not None:  # a simulator's clock is not the one on the wall
-        lit_ms = core.getExposure() + gating.overhead_ms
-    return Exposure(core.getImage().copy(), lit_ms)
+    if shutter is None or profile.simulator is not None:
+        return Exposure(image, planned_ms)
+    return Exposure(image, (dark_at[0] - start) * 1000)
 
 
-def _give_up_on_the_camera(core: CMMCorePlus, profile: MicroscopeProfile, limit_s: float) -> None:
-    logger.error("the camera %s has not answered for %.3g s: switching the light off", profile.camera.device, limit_s)
-    switch_light_off(core, profile)
+def _open(core: CMMCorePlus, shutter: str | None) -> None:
+    if shutter is not None:
+        core.setShutterOpen(shutter, True)
+        core.waitForDevice(shutter)
+        if not core.getShutterOpen(shutter):
+            raise NotAsAskedError(f"the shutter {shutter} did not open")

@@ -32,8 +32,8 @@ class LightGuard:
 
     Leaving its `with` block, by whatever way, makes the light dark; so does the end of the interpreter. Signals that
     would end the process (Ctrl-C, a polite kill, a closed terminal or console) are handed to `on_signal` instead,
-    which asks the work to end: a handler that touched a device itself could wait for a lock that the very code it
-    interrupted is holding.
+    which notes that the work is to end, and nothing else: a handler that touched a device or took a lock could wait
+    for what the very code it interrupted is holding.
     """
 
     def __init__(self, core: CMMCorePlus, profile: MicroscopeProfile, on_signal: Callable[[str], None]) -> None:
@@ -75,22 +75,23 @@ class LightGuard:
             logger.exception("at the end of the program the light could not be switched off")
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        atexit.unregister(self._last_resort)
-        self._watch_the_console(add=False)
         try:
-            self.off()
+            self.off()  # first of all: another Ctrl-C must not get between
         finally:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]
+            atexit.unregister(self._last_resort)
+            self._watch_the_console(add=False)
             self._dark_again.set()
 
     def _watch_the_console(self, *, add: bool) -> None:
         """On Windows, be told when the console closes, or the user logs off: the process ends when that returns."""
         if sys.platform == "win32":  # pragma: no cover
             import ctypes
+            from ctypes import wintypes
 
             if add:
-                self._console_handler = ctypes.WINFUNCTYPE(ctypes.c_bool, ctypes.c_uint)(self._console_event)
+                self._console_handler = ctypes.WINFUNCTYPE(wintypes.BOOL, wintypes.DWORD)(self._console_event)
             ctypes.windll.kernel32.SetConsoleCtrlHandler(self._console_handler, add)
 
     def _console_event(self, number: int) -> bool:

@@ -38,3 +38,4 @@ class Watchdog:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._timer.cancel()
+        self._timer.join()  # what it does must not reach into the time after

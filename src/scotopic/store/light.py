@@ -84,7 +84,7 @@ def check_light(
                 ratio=found.ratio if seen else None,
                 error=found.error if seen else None,
                 verdict=verdict,
-                shift_px=None if verdict == "undetermined" else image_shift(images[level], images[reference]),
+                shift_px=image_shift(images[level], images[reference]) if found.ratio > 10 * found.error else None,
             )
         )
     return checks

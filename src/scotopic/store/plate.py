@@ -115,6 +115,7 @@ class PlateStore:
         self._template: dict[str, str] | None = None
         self._fields: dict[str, list[str]] = self._fields_on_disk()
         self._listed_wells = self._wells_on_disk()
+        self._made: set[Path] = set()
         self._arrays: dict[Path, list[zarr.Array[Any]]] = {}
 
     # ------------------------------------------------------------------ writing
@@ -125,7 +126,7 @@ class PlateStore:
         No metadata name it before its first frames are committed: until then no reader finds it.
         """
         folder = self.field_path(well, site)
-        if str(site) in self._fields.get(well, []):
+        if folder in self._made or str(site) in self._fields.get(well, []):
             return folder
         corner = [
             v - (n - 1) / 2 * self.layout.pixel_size_um
@@ -135,6 +136,7 @@ class PlateStore:
             target = folder / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_translated(text, corner), encoding="utf-8", newline="\n")
+        self._made.add(folder)
         self._open_arrays(folder)  # as long as there is time
         return folder
 

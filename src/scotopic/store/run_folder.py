@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -128,7 +129,8 @@ class RunFolder:
 
     def forget_request(self) -> None:
         """Take a request from the folder: it is done, or was meant for an earlier acquisition."""
-        self._request_path.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows, while another reads it: it is tried again
+            self._request_path.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
         """Return the free space of the disk that the run is on."""

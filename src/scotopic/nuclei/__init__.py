@@ -1,0 +1,1 @@
+"""Image to numbers: reference masks, quality gate, measurements, cell cycle, matching."""
