@@ -10,12 +10,18 @@ import time
 
 import imageio.v3 as iio
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import zarr
 
 from conftest import DATA, ROOT
+from scotopic.nuclei import matching, pooled
 from scotopic.protocol import ImagingProtocol
+from scotopic.protocol.simulator_setup import SimulatorSetup
+from scotopic.simulator import make_specimen
+from scotopic.simulator.specimen import Field
+from scotopic.store import RunFolder
 
 QUICKSTART = ROOT / "protocols" / "quickstart.yaml"
 SIMULATED = ROOT / "hardware_configs" / "simulated.yaml"
@@ -99,6 +105,23 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     other = scotopic("run", ROOT / "protocols" / "low_light_96.yaml", "--microscope", SIMULATED, "--out", out)
     assert other.returncode == 2
     assert "protocol.wells = 'B2:C4' in the run that was begun here, 'A1:H12' now" in other.stderr
+    masks = tmp_path / "masks"
+    segmented = scotopic("segment", out, "--reference", "--out", masks)
+    assert segmented.returncode == 0, segmented.stderr
+    nuclei = pd.read_parquet(masks / "nuclei.parquet")
+    assert nuclei.image.nunique() == 24
+    assert nuclei.mean_intensity.between(200, 12_000).mean() > 0.9, "in photo-electrons: a bright nucleus has 8000"
+    run = RunFolder(out)
+    setup = SimulatorSetup.of(run.read_profile(), run.read_protocol())
+    specimen = make_specimen(setup)
+    fields = []
+    for record in run.ledger.read():
+        if record.level == "100%" and record.site == 0:
+            x_um, y_um = setup.placement.to_plate(*record.xy_um)
+            field = Field(x_um, y_um, setup.width_px, setup.height_px, setup.pixel_size_um)
+            labels = iio.imread(masks / "labels" / f"{record.well}_0.png")
+            fields.append(matching(specimen.truth(field).labels, labels))
+    assert pooled(fields).at(0.5).f1 > 0.9, "against the truth of the simulator"
 
 
 @pytest.mark.e2e
@@ -149,6 +172,37 @@ def test_nothing_can_be_asked_of_a_run_that_is_not_there(tmp_path):
     assert "no acquisition is running into this folder" in result.stderr
     result = scotopic("ask", tmp_path, "dance")
     assert "allowed: pause, resume, finish, cancel" in result.stderr
+
+
+def test_nuclei_of_images_are_found_measured_and_drawn(tmp_path):
+    result = scotopic("segment", DATA / "nuclei" / "images", "--reference", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "no --microscope: areas are in pixels" in result.stdout
+    table = pd.read_parquet(tmp_path / "nuclei.parquet")
+    assert len(table) == len(pd.read_csv(tmp_path / "nuclei.csv")) > 500
+    for path in (DATA / "nuclei" / "images").iterdir():
+        labels = iio.imread(tmp_path / "labels" / f"{path.stem}.png")
+        assert labels.dtype == np.uint16
+        assert labels.max() == (table.image == path.stem).sum()
+        assert iio.imread(tmp_path / "overlays" / f"{path.stem}.png").shape == (*labels.shape, 3)
+
+
+def test_what_cannot_be_segmented_is_told_in_one_line(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    iio.imwrite(tmp_path / "colour.png", np.zeros((9, 9, 3), np.uint8))
+    for source, expected in (
+        ("text.png", "cannot be read as an image"),
+        ("colour.png", "has the shape (9, 9, 3); allowed: one grey plane"),
+        ("empty", "holds nothing to segment"),
+        ("nowhere.tif", "holds nothing to segment"),
+    ):
+        result = scotopic("segment", tmp_path / source, "--reference", "--out", tmp_path / "out")
+        assert result.returncode == 2, result.stderr
+        assert expected in result.stderr
+        assert "Traceback" not in result.stderr
+    result = scotopic("segment", tmp_path / "text.png", "--out", tmp_path / "out")
+    assert "--reference: must be given" in result.stderr or "--reference must be given" in result.stderr
 
 
 def test_light_off_does_only_that():

@@ -157,6 +157,28 @@ def verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run f
 
 
 @app.command()
+def segment(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images, folders of images, or runs.")],
+    out: Annotated[Path, typer.Option(help="Folder for labels, overlays and the table.")],
+    reference: Annotated[
+        bool, typer.Option("--reference", help="By standard image analysis, of bright images.")
+    ] = False,
+    microscope: Annotated[
+        Path | None, typer.Option("--microscope", "-m", help="Profile, for micrometres and photo-electrons.")
+    ] = None,
+) -> None:
+    """Find and measure nuclei. This version knows bright images only: --reference."""
+    from scotopic import workflow
+    from scotopic.protocol import Problem
+
+    if not reference:
+        _fail([Problem("must be given: this version segments bright images only", key="--reference")])
+    with _told_in_one_line():
+        count = workflow.segment(images, out, typer.echo, profile_path=microscope)
+    typer.echo(f"{count:,} nuclei; wrote {out}")
+
+
+@app.command()
 def ask(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     request: Annotated[str, typer.Argument(help="pause, resume, finish (after the site) or cancel.")],

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from scotopic.protocol import (
     ImageSpecimenSettings,
@@ -17,19 +21,20 @@ from scotopic.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from scotopic.microscope import AcquireResult, CheckReport, Exposure, Progress
+    from scotopic.protocol.profile import Camera
     from scotopic.store.run_folder import Request
 
 MOST_SATURATED = 0.001
+_IMAGES = (".png", ".tif", ".tiff")
 M = TypeVar("M", ImagingProtocol, MicroscopeProfile)
 
 STILL_MISSING = (
-    "reference masks and measurements",
+    "reference masks in the run (`scotopic segment RUN --reference` makes them beside it)",
     "training beside the acquisition",
     "validation and report",
 )
@@ -271,6 +276,129 @@ def verify(run_path: Path) -> list[Problem]:
     if not run_folder.exists:
         raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
     return verify_run(run_folder)
+
+
+def segment(sources: Sequence[Path], out: Path, say: Callable[[str], None], *, profile_path: Path | None = None) -> int:
+    """Find and measure the nuclei of images, or of a run's reference images, by standard image analysis.
+
+    Writes `labels/<name>.png` (16 bit), `overlays/<name>.png`, and one table of all nuclei, `nuclei.csv` and
+    `nuclei.parquet`.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Images, folders of images, and run folders.
+    profile_path : Path, optional
+        Microscope profile: pixel size and camera, for micrometres and photo-electrons. A run has its own.
+
+    Returns
+    -------
+    int
+        Number of nuclei.
+
+    Raises
+    ------
+    ProblemsError
+        If there is no image, or one cannot be read.
+    """
+    import imageio.v3 as iio
+    import pandas as pd
+
+    from scotopic.nuclei import measure, reference_segmentation
+    from scotopic.pictures import overlay
+
+    profile = read_model(profile_path, MicroscopeProfile) if profile_path else None
+    fields = [field for source in sources for field in _fields(source, profile)]
+    names = [field.name for field in fields]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ProblemsError([Problem(f"name more than one image: {', '.join(twice[:5])}", str(sources[0]))])
+    for folder in ("labels", "overlays"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    tables = []
+    for field in fields:
+        image = field.read()
+        pixel_size_um = field.camera.pixel_size_um if field.camera else 1.0
+        labels = reference_segmentation(image, pixel_size_um=pixel_size_um)
+        iio.imwrite(out / "labels" / f"{field.name}.png", labels.astype(np.uint16))
+        iio.imwrite(out / "overlays" / f"{field.name}.png", overlay(image, labels))
+        table = measure(labels, image, pixel_size_um=pixel_size_um, origin_um=field.origin_um, camera=field.camera)
+        table.insert(0, "image", field.name)
+        tables.append(table)
+        say(f"{field.name}: {len(table)} nuclei")
+    nuclei = pd.concat(tables, ignore_index=True)
+    nuclei.to_csv(out / "nuclei.csv", index=False)
+    nuclei.to_parquet(out / "nuclei.parquet", index=False)
+    if profile is None and any(field.camera is None for field in fields):
+        say("no --microscope: areas are in pixels, intensities in counts")
+    return len(nuclei)
+
+
+@dataclass(frozen=True)
+class _Field:
+    """One image to be segmented."""
+
+    name: str
+    read: Callable[[], NDArray[Any]]
+    camera: Camera | None
+    origin_um: tuple[float, float] = (0.0, 0.0)
+
+
+def _fields(source: Path, profile: MicroscopeProfile | None) -> list[_Field]:
+    """Return the images that a path stands for.
+
+    Raises
+    ------
+    ProblemsError
+        If there are none.
+    """
+    if (source / "job.json").exists():
+        return _fields_of_run(source)
+    files = sorted(p for p in source.iterdir() if p.suffix.lower() in _IMAGES) if source.is_dir() else [source]
+    if not files or not all(file.is_file() for file in files):
+        allowed = f"an image ({', '.join(_IMAGES)}), a folder of them, or a run"
+        raise ProblemsError([Problem(f"holds nothing to segment; allowed: {allowed}", str(source))])
+    camera = profile.camera if profile else None
+    return [_Field(file.name.split(".")[0], partial(_read_image, file), camera) for file in files]
+
+
+def _fields_of_run(source: Path) -> list[_Field]:
+    from scotopic.store import RunFolder, finished_sites
+
+    run_folder = RunFolder(source)
+    protocol, profile = run_folder.read_protocol(), run_folder.read_profile()
+    plate, records = run_folder.plate(protocol, profile), run_folder.ledger.read()
+    finished = finished_sites(records, protocol.frames_per_site)
+    camera = profile.camera
+    half = (camera.width_px - 1) / 2 * camera.pixel_size_um, (camera.height_px - 1) / 2 * camera.pixel_size_um
+    fields = []
+    for r in records:
+        counts = finished.get(r.site_key) == r.attempt and r.state == "written"
+        if counts and r.level == protocol.reference.name and r.z == 0:
+            name = f"{r.well}_{r.site}" + (f"_t{r.t}" if protocol.time_points > 1 else "")
+            read = partial(plate.read, r.well, r.site, r.level, r.t, r.z)
+            fields.append(_Field(name, read, camera, (r.xy_um[0] - half[0], r.xy_um[1] - half[1])))
+    if not fields:
+        raise ProblemsError([Problem("has no finished site yet", str(source))])
+    return fields
+
+
+def _read_image(path: Path) -> NDArray[Any]:
+    """Read one grey plane.
+
+    Raises
+    ------
+    ProblemsError
+        If it cannot be read, or is more than one plane.
+    """
+    import imageio.v3 as iio
+
+    try:
+        image = np.asarray(iio.imread(path))
+    except (OSError, ValueError) as error:
+        raise ProblemsError([Problem(f"cannot be read as an image: {error}", str(path))]) from error
+    if image.ndim != 2:
+        raise ProblemsError([Problem(f"has the shape {image.shape}; allowed: one grey plane", str(path))])
+    return image
 
 
 def ask(run_path: Path, request: Request) -> None:

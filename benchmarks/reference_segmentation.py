@@ -1,0 +1,109 @@
+"""How good and how fast the reference segmentation is: real fields with hand masks, and the pinned specimen's truth.
+
+usage: reference_segmentation.py [--split SPLIT] [FOLDER ...]
+       each folder with images/, masks/ and index.csv, whose `split` column names the fields (default: test)
+
+One set of parameters for all, the diameter estimated from each image; beside it the naive segmentation (Otsu, distance
+transform, watershed) of the same fields. One core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import imageio.v3 as iio
+import numpy as np
+from machine import machine
+from naive import naive_segmentation
+from numpy.typing import NDArray
+
+from scotopic.nuclei import matching, measure, pooled, reference_segmentation
+from scotopic.protocol import SyntheticSpecimenSettings
+from scotopic.protocol.simulator_setup import SimulatorSetup
+from scotopic.simulator import Instrument, SyntheticSpecimen
+from scotopic.simulator.replay import mask_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Field = tuple[NDArray[Any], NDArray[Any]]
+
+
+def report(name: str, fields: Iterable[Field]) -> None:
+    fields = list(fields)
+    segmenters: tuple[tuple[str, Callable[[NDArray[Any]], NDArray[Any]]], ...] = (
+        ("reference", reference_segmentation),
+        ("naive", naive_segmentation),
+    )
+    print(f"{name}: {len(fields)} fields")
+    for segmenter, segment in segmenters:
+        begun = time.perf_counter()
+        labels = [segment(image) for image, _ in fields]
+        segmented_s = time.perf_counter() - begun
+        for (image, _), found in zip(fields, labels, strict=True):
+            measure(found, image)
+        measured_s = time.perf_counter() - begun - segmented_s
+        all_fields = pooled(matching(mask, found) for (_, mask), found in zip(fields, labels, strict=True))
+        at = all_fields.at(0.5)
+        megapixels = sum(image.size for image, _ in fields) / 1e6
+        print(
+            f"  {segmenter:<10} F1@0.5 {at.f1:.3f}  F1@0.7 {all_fields.at(0.7).f1:.3f}  mean F1 {all_fields.mean_f1:.3f}  "
+            f"count {at.n_pred} of {at.n_true} ({at.count_bias:+.1%})  splits {all_fields.splits}  "
+            f"merges {all_fields.merges}  area {all_fields.area_bias:+.1%}  "
+            f"{segmented_s / megapixels:.2f} + {measured_s / megapixels:.2f} s/Mpx"
+        )
+
+
+def real(folder: Path, split: str) -> Iterable[Field]:
+    with (folder / "index.csv").open(encoding="utf-8") as file:
+        names = {row["name"] for row in csv.DictReader(file) if row["split"] == split}
+    for path in sorted((folder / "images").iterdir()):
+        mask = mask_path(path)
+        if path.stem in names and mask is not None:
+            yield iio.imread(path), iio.imread(mask)
+
+
+def simulated() -> tuple[str, list[Field], NDArray[Any]]:
+    """Return 24 fields of the pinned specimen at full light, and pairs of true DNA and measured intensity."""
+    setup = SimulatorSetup()
+    scope = Instrument(setup)
+    specimen = SyntheticSpecimen(SyntheticSpecimenSettings(), setup.plate)
+    fields, content = [], []
+    for well in list(setup.plate.wells)[::4]:
+        scope.move_xy(*setup.placement.to_stage(*setup.plate.centre_um(well)))
+        scope.stage_is_moving()
+        truth = specimen.truth(scope.field)
+        scope.set_led_percent(100)
+        scope.set_shutter_open(True)
+        scope.light_is_pending()
+        image = scope.expose(200)
+        scope.set_shutter_open(False)
+        fields.append((image, truth.labels))
+        labels = reference_segmentation(image)
+        pairs = matching(truth.labels, labels).pairs
+        table = measure(labels, image).set_index("label")
+        whole = ~table.touches_border.loc[pairs.pred].to_numpy()
+        dna = truth.nuclei.set_index("label").dna_content.loc[pairs.true].to_numpy()
+        content.append(np.stack([dna, table.integrated_intensity.loc[pairs.pred].to_numpy()])[:, whole])
+    return specimen.fingerprint, fields, np.concatenate(content, axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--split", default="test")
+    asked = parser.parse_args()
+    print(f"# {machine()}")
+    name, fields, (dna, intensity) = simulated()
+    report(f"specimen {name} at full light", fields)
+    print(f"  integrated intensity against true DNA content: correlation {np.corrcoef(dna, intensity)[0, 1]:.3f}")
+    for folder in asked.folders:
+        report(f"{folder.name}, split {asked.split}", real(folder, asked.split))
+
+
+if __name__ == "__main__":
+    main()
