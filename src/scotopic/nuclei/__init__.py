@@ -1,5 +1,6 @@
-"""Image to numbers: reference masks, measurements, and the comparison of masks with others."""
+"""Image to numbers: reference masks, measurements, cell cycle, and the comparison of masks with others."""
 
+from scotopic.nuclei.cell_cycle import LEAST_NUCLEI, SPLIT_DNA_CONTENT, CellCycle, NoFitError, fit_cell_cycle
 from scotopic.nuclei.matching import THRESHOLDS, Comparison, Matching, matching, pooled
 from scotopic.nuclei.measurement import measure
 from scotopic.nuclei.segmentation import (
@@ -10,12 +11,17 @@ from scotopic.nuclei.segmentation import (
 )
 
 __all__ = [
+    "LEAST_NUCLEI",
+    "SPLIT_DNA_CONTENT",
     "THRESHOLDS",
+    "CellCycle",
     "Comparison",
     "Matching",
+    "NoFitError",
     "SegmentationSettings",
     "Segmenter",
     "estimate_diameter",
+    "fit_cell_cycle",
     "matching",
     "measure",
     "pooled",
