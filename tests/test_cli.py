@@ -306,7 +306,10 @@ def test_a_look_that_is_interrupted_switches_the_light_off_and_says_so(ending, t
     command = [sys.executable, "-m", "scotopic", "snap", "B2", "-p", protocol, "-m", profile, "--out", tmp_path]
     flags = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, creationflags=flags)
-    time.sleep(5)  # the core is open and the first exposure of 8 s under way
+    assert process.stdout is not None
+    while "exposing" not in (line := process.stdout.readline()):
+        assert line
+    time.sleep(1)  # the first exposure of 8 s is under way
     assert process.poll() is None
     process.send_signal(ending)
     said, errors = process.communicate(timeout=30)

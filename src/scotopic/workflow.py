@@ -479,6 +479,7 @@ def snap(
     file_name = _free_name(out, name)  # before any light is spent
     core = open_microscope(profile, profile_path, protocol)
     try:
+        say(f"{name}: exposing {level or ', '.join(names)}")
         place = positions[name]
         x, y = place.x or 0.0, place.y or 0.0
         exposures = image_site(core, profile, protocol, x, y, place.z, [level] if level else ())

@@ -12,6 +12,7 @@ from scotopic.store.light import LightCheck, check_light
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -39,7 +40,7 @@ class Recorder:
     Two threads: one makes fields and writes pixels, which are there before the next light goes on (`wait_for_pixels`);
     the other follows with pyramid, statistics and ledger line while the next frame is exposed, and syncs a site while
     the stage moves on. The last ledger line of a site, the mark that it is finished, is written when all its pixels are
-    on the disk. After the first error nothing more is written, and everybody who asks is told.
+    on the disk. After an error nothing that follows is written, and everybody who asks is told.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Recorder:
         self._first = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
         self._then = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._error: BaseException | None = None
+        self._field: Future[Path] | None = None
         self._pixels: Future[None] | None = None
         self._unfinished: deque[Future[None]] = deque()
         self._site = SiteRecord()
@@ -75,7 +77,7 @@ class Recorder:
 
     def open_field(self, well: str, site: int, xy_um: tuple[float, float]) -> None:
         """Make the field of a site in the plate, in the background."""
-        self._first.submit(self._do, self._plate.open_field, well, site, xy_um)
+        self._field = self._first.submit(self._plate.open_field, well, site, xy_um)
 
     def frame(self, record: FrameRecord, image: NDArray[np.uint16], *, last: bool) -> None:
         """Record a frame, in the background.
@@ -89,7 +91,8 @@ class Recorder:
         last : bool
             Whether it is the last frame of its site.
         """
-        self._pixels = self._first.submit(self._do, self._write_pixels, record, image)
+        place = record.well, record.site, record.level, record.t, record.z
+        self._pixels = self._first.submit(self._plate.write, *place, image)
         self._unfinished.append(self._then.submit(self._do, self._finish_frame, self._pixels, record, image, last))
 
     def skipped(self, record: FrameRecord, *, last: bool) -> None:
@@ -104,12 +107,9 @@ class Recorder:
         OSError, ValueError
             What went wrong first.
         """
-        if self._pixels is not None:
-            self._pixels.result()
+        self._complain()
         while len(self._unfinished) > _MOST_UNFINISHED:
             self._unfinished.popleft().result()
-        if self._error is not None:
-            raise self._error
 
     def close(self) -> None:
         """Wait until everything is recorded, and end the threads. May be called twice.
@@ -121,10 +121,17 @@ class Recorder:
         """
         self._first.shutdown(wait=True)
         self._then.shutdown(wait=True)
+        self._complain()
+
+    def _complain(self) -> None:
+        for future in (self._field, self._pixels):
+            if future is not None:
+                future.result()
         if self._error is not None:
             raise self._error
 
     def _do(self, task: Callable[..., object], *args: object) -> None:
+        """Do a task of the ledger's thread, unless one before it has failed."""
         if self._error is not None:
             return
         try:
@@ -132,13 +139,8 @@ class Recorder:
         except BaseException as error:
             self._error = error
 
-    def _write_pixels(self, record: FrameRecord, image: NDArray[np.uint16]) -> None:
-        self._plate.write(record.well, record.site, record.level, record.t, record.z, image)
-
     def _finish_frame(self, pixels: Future[None], record: FrameRecord, image: NDArray[np.uint16], last: bool) -> None:
-        pixels.result()
-        if self._error is not None:
-            return
+        pixels.result()  # a frame that was not written has no line; those before it have theirs
         self._plate.write_pyramid(record.well, record.site, record.level, record.t, record.z, image)
         if record.z == 0:
             self._first_planes[record.level] = image
