@@ -232,7 +232,7 @@ def _let_ending_signals_interrupt() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # a shell starts background jobs deaf to SIGINT
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), interrupt)
 
