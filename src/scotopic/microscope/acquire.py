@@ -340,6 +340,8 @@ class _Acquisition:
                 )
         self._written += sum(r.state == "written" for r in site.records)
         self._skipped += sum(r.state == "skipped" for r in site.records)
+        if self._state == "running":
+            self._message = ""  # a camera that was silent has answered
         self._tell()
 
     def _tell(self) -> None:

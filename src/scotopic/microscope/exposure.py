@@ -142,7 +142,7 @@ def expose(
     Parameters
     ----------
     on_silence : callable
-        Told, from another thread, when the camera does not answer; the light is off then.
+        Told, from another thread, when the camera does not answer, and whether the light could be switched off.
 
     Raises
     ------
@@ -157,10 +157,15 @@ def expose(
     dark_at: list[float] = []
 
     def give_up() -> None:
-        what = f"the camera {profile.camera.device} has not answered for {limit_s:.3g} s: the light was switched off"
+        what = f"the camera {profile.camera.device} has not answered for {limit_s:.3g} s"
+        try:
+            switch_light_off(core, profile)
+        except RuntimeError as error:
+            what += f"; {error}"
+        else:
+            dark_at.append(time.perf_counter())
+            what += ": the light was switched off"
         logger.error(what)
-        switch_light_off(core, profile)
-        dark_at.append(time.perf_counter())
         on_silence(what)
 
     start = time.perf_counter()
@@ -176,7 +181,8 @@ def expose(
         if shutter is not None and core.getShutterOpen(shutter):
             raise RuntimeError(f"the shutter {shutter} did not close")
         if watchdog.has_bitten:
-            raise RuntimeError(f"the camera gave no answer for {limit_s:.3g} s; the light was switched off meanwhile")
+            dark = "was switched off" if len(dark_at) > 1 else "could not be switched off"
+            raise RuntimeError(f"the camera gave no answer for {limit_s:.3g} s; the light {dark} meanwhile")
         image = core.getImage().copy()
     except NotAsAskedError:
         raise
