@@ -47,7 +47,7 @@ class SegmentationSettings(FrozenModel):
     smallest: float = Field(default=0.28, ge=0, lt=1)
     """Smallest area of a nucleus relative to a typical one: below it is debris or a micronucleus. Nuclei cut by the
     border of the image may be smaller, down to 0.06."""
-    least_contrast: float = Field(default=0.3, ge=0, lt=1)
+    least_contrast: float = Field(default=0.15, ge=0, lt=1)
     """Least drop of intensity from a nucleus to its surroundings, relative to its own above background."""
 
 
