@@ -15,6 +15,7 @@ from scotopic.protocol import (
     ImageSpecimenSettings,
     ImagingProtocol,
     MicroscopeProfile,
+    NucleiSettings,
     Problem,
     ProblemsError,
     read_model,
@@ -281,8 +282,8 @@ def verify(run_path: Path) -> list[Problem]:
 def segment(sources: Sequence[Path], out: Path, say: Callable[[str], None], *, profile_path: Path | None = None) -> int:
     """Find and measure the nuclei of images, or of a run's reference images, by standard image analysis.
 
-    Writes `labels/<name>.png` (16 bit), `overlays/<name>.png`, and one table of all nuclei, `nuclei.csv` and
-    `nuclei.parquet`.
+    Writes `labels/<name>.png` (16 bit), `overlays/<name>.png`, one table of all nuclei, `nuclei.csv` and
+    `nuclei.parquet`, and `quality.csv`: which images are good enough to learn from, why not, and what was measured.
 
     Parameters
     ----------
@@ -304,7 +305,7 @@ def segment(sources: Sequence[Path], out: Path, say: Callable[[str], None], *, p
     import imageio.v3 as iio
     import pandas as pd
 
-    from scotopic.nuclei import measure, reference_segmentation
+    from scotopic.nuclei import judge, measure, reference_segmentation
     from scotopic.pictures import overlay
 
     profile = read_model(profile_path, MicroscopeProfile) if profile_path else None
@@ -314,20 +315,25 @@ def segment(sources: Sequence[Path], out: Path, say: Callable[[str], None], *, p
         raise ProblemsError([Problem(f"name more than one image: {', '.join(twice[:5])}", str(sources[0]))])
     for folder in ("labels", "overlays"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    tables = []
+    tables, verdicts = [], []
     for field in fields:
         image = field.read()
         pixel_size_um = field.camera.pixel_size_um if field.camera else 1.0
-        labels = reference_segmentation(image, pixel_size_um=pixel_size_um)
+        settings = field.settings.segmentation
+        labels = reference_segmentation(image, pixel_size_um=pixel_size_um, settings=settings)
         iio.imwrite(out / "labels" / f"{field.name}.png", labels.astype(np.uint16))
         iio.imwrite(out / "overlays" / f"{field.name}.png", overlay(image, labels))
         table = measure(labels, image, pixel_size_um=pixel_size_um, origin_um=field.origin_um, camera=field.camera)
         table.insert(0, "image", field.name)
         tables.append(table)
-        say(f"{field.name}: {len(table)} nuclei")
+        quality = judge(labels, image, table, field.settings.quality)
+        reasons = "; ".join(quality.reasons)
+        verdicts.append({"image": field.name, "usable": quality.usable, "reasons": reasons, **quality.figures})
+        say(f"{field.name}: {len(table)} nuclei" + (f"; not fit to learn from: {reasons}" if reasons else ""))
     nuclei = pd.concat(tables, ignore_index=True)
     nuclei.to_csv(out / "nuclei.csv", index=False)
     nuclei.to_parquet(out / "nuclei.parquet", index=False)
+    pd.DataFrame(verdicts).to_csv(out / "quality.csv", index=False)
     if profile is None and any(field.camera is None for field in fields):
         say("no --microscope: areas are in pixels, intensities in counts")
     return len(nuclei)
@@ -340,6 +346,7 @@ class _Field:
     name: str
     read: Callable[[], NDArray[Any]]
     camera: Camera | None
+    settings: NucleiSettings
     origin_um: tuple[float, float] = (0.0, 0.0)
 
 
@@ -358,7 +365,7 @@ def _fields(source: Path, profile: MicroscopeProfile | None) -> list[_Field]:
         allowed = f"an image ({', '.join(_IMAGES)}), a folder of them, or a run"
         raise ProblemsError([Problem(f"holds nothing to segment; allowed: {allowed}", str(source))])
     camera = profile.camera if profile else None
-    return [_Field(file.name.split(".")[0], partial(_read_image, file), camera) for file in files]
+    return [_Field(file.name.split(".")[0], partial(_read_image, file), camera, NucleiSettings()) for file in files]
 
 
 def _fields_of_run(source: Path) -> list[_Field]:
@@ -376,7 +383,8 @@ def _fields_of_run(source: Path) -> list[_Field]:
         if counts and r.level == protocol.reference.name and r.z == 0:
             name = f"{r.well}_{r.site}" + (f"_t{r.t}" if protocol.time_points > 1 else "")
             read = partial(plate.read, r.well, r.site, r.level, r.t, r.z)
-            fields.append(_Field(name, read, camera, (r.xy_um[0] - half[0], r.xy_um[1] - half[1])))
+            origin_um = r.xy_um[0] - half[0], r.xy_um[1] - half[1]
+            fields.append(_Field(name, read, camera, protocol.nuclei, origin_um))
     if not fields:
         raise ProblemsError([Problem("has no finished site yet", str(source))])
     return fields

@@ -3,12 +3,9 @@
 from scotopic.nuclei.cell_cycle import LEAST_NUCLEI, SPLIT_DNA_CONTENT, CellCycle, NoFitError, fit_cell_cycle
 from scotopic.nuclei.matching import THRESHOLDS, Comparison, Matching, matching, pooled
 from scotopic.nuclei.measurement import measure
-from scotopic.nuclei.segmentation import (
-    SegmentationSettings,
-    Segmenter,
-    estimate_diameter,
-    reference_segmentation,
-)
+from scotopic.nuclei.quality import SiteQuality, judge
+from scotopic.nuclei.segmentation import Segmenter, estimate_diameter, reference_segmentation
+from scotopic.protocol import QualityGate, SegmentationSettings
 
 __all__ = [
     "LEAST_NUCLEI",
@@ -18,10 +15,13 @@ __all__ = [
     "Comparison",
     "Matching",
     "NoFitError",
+    "QualityGate",
     "SegmentationSettings",
     "Segmenter",
+    "SiteQuality",
     "estimate_diameter",
     "fit_cell_cycle",
+    "judge",
     "matching",
     "measure",
     "pooled",

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
     from scotopic.photons import CameraNoise
 
+_AXES = ("axis_major_length", "axis_minor_length")
+_HUGE, _LARGE, _TINY = 3.0, 1.6, 0.35
+"""Areas relative to the median of the field: a G2 nucleus is about 1.6 times as large as one in G1."""
+_NO_ELLIPSE = 0.93
+"""Ellipse fit below which a large object is a clump: two discs that touch have 0.89."""
+_CONDENSED = 1.8
+"""Mean intensity relative to the median from which chromatin is condensed."""
 _GAP, _RING = 0.15, 0.35
 """Local background is taken from this far to that far around a nucleus, in median diameters: beyond its own blur."""
 
@@ -47,7 +54,9 @@ def measure(
     pandas.DataFrame
         Columns: `label`; `x_um`, `y_um` of the centroid; `area_um2`; `eccentricity` (of the ellipse with the same second
         moments); `background` (median around the nucleus), `mean_intensity` and `integrated_intensity` above it;
-        `touches_border`, `saturated`.
+        `touches_border`, `saturated` (without a camera: the highest value of an integer image); `clump` (far larger
+        than the median, or larger and no ellipse), `debris` (far smaller, and whole), `mitotic` (smaller and far
+        brighter: condensed chromatin).
 
     Raises
     ------
@@ -58,7 +67,7 @@ def measure(
         raise ValueError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
     signal = camera.to_electrons(image) if camera is not None else image.astype(np.float32)
     found = regionprops_table(
-        labels, signal, properties=("label", "centroid", "area", "eccentricity", "mean_intensity")
+        labels, signal, properties=("label", "centroid", "area", "eccentricity", "mean_intensity", *_AXES)
     )
     table = pd.DataFrame({"label": found["label"].astype(np.int32)})
     numbers = table["label"].to_numpy()
@@ -71,8 +80,27 @@ def measure(
     table["integrated_intensity"] = table["mean_intensity"] * found["area"]
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]) if labels.size else labels.ravel()
     table["touches_border"] = np.isin(numbers, rim)
-    full = image >= camera.saturation_counts if camera is not None else np.zeros(image.shape, bool)
-    table["saturated"] = np.isin(numbers, labels[full])
+    table["saturated"] = np.isin(numbers, labels[_is_full(image, camera)])
+    ellipse_px = np.pi / 4 * found["axis_major_length"] * found["axis_minor_length"]
+    return _with_flags(table, found["area"] / np.maximum(ellipse_px, 1e-6))
+
+
+def _is_full(image: NDArray[Any], camera: CameraNoise | None) -> NDArray[np.bool_]:
+    if camera is not None:
+        return np.asarray(image >= camera.saturation_counts)
+    if np.issubdtype(image.dtype, np.integer):
+        return np.asarray(image == np.iinfo(image.dtype).max)
+    return np.zeros(image.shape, bool)
+
+
+def _with_flags(table: pd.DataFrame, ellipse_fit: NDArray[np.float64]) -> pd.DataFrame:
+    """Add what a nucleus looks like beside the others of its field; whole nuclei say what is typical."""
+    whole = table[~table["touches_border"]] if not table["touches_border"].all() else table
+    size = table["area_um2"] / whole["area_um2"].median()
+    brightness = table["mean_intensity"] / whole["mean_intensity"].median()
+    table["clump"] = (size > _HUGE) | ((size > _LARGE) & (ellipse_fit < _NO_ELLIPSE))
+    table["debris"] = (size < _TINY) & ~table["touches_border"]
+    table["mitotic"] = (size < 1) & (brightness > _CONDENSED) & ~table["debris"]
     return table
 
 

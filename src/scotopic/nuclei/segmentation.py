@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from pydantic import Field
 from scipy import ndimage as ndi
 from skimage.filters import threshold_otsu
 from skimage.morphology import disk
@@ -13,7 +12,7 @@ from skimage.morphology import disk
 from scotopic.nuclei.contours import consecutive, cut_at_steepest, tidy
 from scotopic.nuclei.regions import NodeScore, find_regions
 from scotopic.nuclei.splitting import split_clumps
-from scotopic.photons import FrozenModel
+from scotopic.protocol import SegmentationSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,18 +36,6 @@ class Segmenter(Protocol):
 
     def __call__(self, image: NDArray[Any], /) -> NDArray[np.int32]:
         """Return labels of an image, shape (Y, X): 0 background, 1 to n nuclei of one piece each without holes."""
-
-
-class SegmentationSettings(FrozenModel):
-    """What the reference segmentation may be told about nuclei."""
-
-    diameter_um: float | None = Field(default=None, gt=0)
-    """Typical diameter of a nucleus; without it, it is estimated from each image."""
-    smallest: float = Field(default=0.28, ge=0, lt=1)
-    """Smallest area of a nucleus relative to a typical one: below it is debris or a micronucleus. Nuclei cut by the
-    border of the image may be smaller, down to 0.06."""
-    least_contrast: float = Field(default=0.15, ge=0, lt=1)
-    """Least drop of intensity from a nucleus to its surroundings, relative to its own above background."""
 
 
 def reference_segmentation(

@@ -5,6 +5,7 @@ from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus
 from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
 from scotopic.protocol.levels import LightLevel
 from scotopic.protocol.names import did_you_mean
+from scotopic.protocol.nuclei import NucleiSettings, QualityGate, SegmentationSettings
 from scotopic.protocol.plate import Plate, expand_wells
 from scotopic.protocol.profile import (
     LIGHT_LEVEL_GROUP,
@@ -36,12 +37,15 @@ __all__ = [
     "LightLevel",
     "LightSource",
     "MicroscopeProfile",
+    "NucleiSettings",
     "PlaneFocus",
     "Plate",
     "PlatePlacement",
     "Problem",
     "ProblemsError",
+    "QualityGate",
     "RandomSites",
+    "SegmentationSettings",
     "SimulatorSettings",
     "Site",
     "SiteGrid",

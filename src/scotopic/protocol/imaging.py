@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from scotopic.photons import FrozenModel
 from scotopic.protocol.focus import FixedFocus, Focus, HardwareFocus, PlaneFocus
 from scotopic.protocol.levels import LightLevel
+from scotopic.protocol.nuclei import NucleiSettings
 from scotopic.protocol.plate import Plate, expand_wells, spread_wells
 from scotopic.protocol.profile import LIGHT_LEVEL_GROUP, MicroscopeProfile
 from scotopic.protocol.sites import SiteGrid, Sites
@@ -100,6 +101,9 @@ class ImagingProtocol(FrozenModel):
     The run stops before the site that would exceed it."""
     focus: Annotated[Focus | None, Field(validate_default=True)] = None
     """How the focus is kept: `fixed`, `plane` or `hardware`. Must be named when there is more than one well."""
+
+    nuclei: NucleiSettings = NucleiSettings()
+    """How nuclei are found in the reference images, and which sites are good enough to learn from."""
 
     @classmethod
     def white_paper(cls, channel: str, wells: str) -> ImagingProtocol:
