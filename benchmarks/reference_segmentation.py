@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import imageio.v3 as iio
 import numpy as np
+import pandas as pd
 from machine import machine
 from naive import naive_segmentation
 from numpy.typing import NDArray
 
-from scotopic.nuclei import matching, measure, pooled, reference_segmentation
+from scotopic.nuclei import estimate_illumination, matching, measure, pooled, reference_segmentation
 from scotopic.protocol import SyntheticSpecimenSettings
 from scotopic.protocol.simulator_setup import SimulatorSetup
 from scotopic.simulator import Instrument, SyntheticSpecimen
@@ -72,7 +73,7 @@ def simulated() -> tuple[str, list[Field], NDArray[Any]]:
     setup = SimulatorSetup()
     scope = Instrument(setup)
     specimen = SyntheticSpecimen(SyntheticSpecimenSettings(), setup.plate)
-    fields, content = [], []
+    fields, tables = [], []
     for well in list(setup.plate.wells)[::4]:
         scope.move_xy(*setup.placement.to_stage(*setup.plate.centre_um(well)))
         scope.stage_is_moving()
@@ -87,9 +88,14 @@ def simulated() -> tuple[str, list[Field], NDArray[Any]]:
         pairs = matching(truth.labels, labels).pairs
         table = measure(labels, image).set_index("label")
         whole = ~table.touches_border.loc[pairs.pred].to_numpy()
-        dna = truth.nuclei.set_index("label").dna_content.loc[pairs.true].to_numpy()
-        content.append(np.stack([dna, table.integrated_intensity.loc[pairs.pred].to_numpy()])[:, whole])
-    return specimen.fingerprint, fields, np.concatenate(content, axis=1)
+        matched = table.loc[pairs.pred].reset_index()
+        matched["dna"] = truth.nuclei.set_index("label").dna_content.loc[pairs.true].to_numpy()
+        tables.append(matched[whole])
+    nuclei = pd.concat(tables)
+    shape = fields[0][0].shape
+    light = estimate_illumination(nuclei.y_um, nuclei.x_um, nuclei.mean_intensity, shape)  # without a size: pixels
+    nuclei = light.corrected(nuclei, nuclei.y_um, nuclei.x_um)
+    return specimen.fingerprint, fields, nuclei[["dna", "integrated_intensity"]].to_numpy().T
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from scotopic.protocol import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from scotopic.microscope import AcquireResult, CheckReport, Exposure, Progress
@@ -315,7 +316,7 @@ def segment(sources: Sequence[Path], out: Path, say: Callable[[str], None], *, p
         raise ProblemsError([Problem(f"name more than one image: {', '.join(twice[:5])}", str(sources[0]))])
     for folder in ("labels", "overlays"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    tables, verdicts = [], []
+    tables, verdicts, shapes = [], [], set()
     for field in fields:
         image = field.read()
         pixel_size_um = field.camera.pixel_size_um if field.camera else 1.0
@@ -325,18 +326,35 @@ def segment(sources: Sequence[Path], out: Path, say: Callable[[str], None], *, p
         iio.imwrite(out / "overlays" / f"{field.name}.png", overlay(image, labels))
         table = measure(labels, image, pixel_size_um=pixel_size_um, origin_um=field.origin_um, camera=field.camera)
         table.insert(0, "image", field.name)
+        table["x_px"] = (table["x_um"] - field.origin_um[0]) / pixel_size_um
+        table["y_px"] = (table["y_um"] - field.origin_um[1]) / pixel_size_um
+        shapes.add(image.shape)
         tables.append(table)
         quality = judge(labels, image, table, field.settings.quality)
         reasons = "; ".join(quality.reasons)
         verdicts.append({"image": field.name, "usable": quality.usable, "reasons": reasons, **quality.figures})
         say(f"{field.name}: {len(table)} nuclei" + (f"; not fit to learn from: {reasons}" if reasons else ""))
-    nuclei = pd.concat(tables, ignore_index=True)
+    nuclei = _evenly_lit(pd.concat(tables, ignore_index=True), shapes, say)
     nuclei.to_csv(out / "nuclei.csv", index=False)
     nuclei.to_parquet(out / "nuclei.parquet", index=False)
     pd.DataFrame(verdicts).to_csv(out / "quality.csv", index=False)
     if profile is None and any(field.camera is None for field in fields):
         say("no --microscope: areas are in pixels, intensities in counts")
     return len(nuclei)
+
+
+def _evenly_lit(nuclei: pd.DataFrame, shapes: set[tuple[int, ...]], say: Callable[[str], None]) -> pd.DataFrame:
+    """Take uneven illumination out of the intensities, or say why not."""
+    from scotopic.nuclei import LEAST_NUCLEI_FOR_ILLUMINATION, estimate_illumination
+
+    whole = nuclei[~nuclei["touches_border"] & (nuclei["mean_intensity"] > 0)]
+    if len(shapes) > 1 or len(whole) < LEAST_NUCLEI_FOR_ILLUMINATION:
+        few = f"{len(whole)} whole nuclei, at least {LEAST_NUCLEI_FOR_ILLUMINATION} are needed"
+        say(f"uneven illumination is not corrected: {few if len(shapes) == 1 else 'the images differ in size'}")
+        return nuclei.assign(illumination=1.0)
+    height, width = next(iter(shapes))
+    light = estimate_illumination(whole["y_px"], whole["x_px"], whole["mean_intensity"], (height, width))
+    return light.corrected(nuclei, nuclei["y_px"], nuclei["x_px"])
 
 
 @dataclass(frozen=True)

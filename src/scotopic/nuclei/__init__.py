@@ -1,6 +1,7 @@
 """Image to numbers: reference masks, measurements, cell cycle, and the comparison of masks with others."""
 
 from scotopic.nuclei.cell_cycle import LEAST_NUCLEI, SPLIT_DNA_CONTENT, CellCycle, NoFitError, fit_cell_cycle
+from scotopic.nuclei.illumination import LEAST_NUCLEI_FOR_ILLUMINATION, Illumination, estimate_illumination
 from scotopic.nuclei.matching import THRESHOLDS, Comparison, Matching, matching, pooled
 from scotopic.nuclei.measurement import measure
 from scotopic.nuclei.quality import SiteQuality, judge
@@ -9,10 +10,12 @@ from scotopic.protocol import QualityGate, SegmentationSettings
 
 __all__ = [
     "LEAST_NUCLEI",
+    "LEAST_NUCLEI_FOR_ILLUMINATION",
     "SPLIT_DNA_CONTENT",
     "THRESHOLDS",
     "CellCycle",
     "Comparison",
+    "Illumination",
     "Matching",
     "NoFitError",
     "QualityGate",
@@ -20,6 +23,7 @@ __all__ = [
     "Segmenter",
     "SiteQuality",
     "estimate_diameter",
+    "estimate_illumination",
     "fit_cell_cycle",
     "judge",
     "matching",
