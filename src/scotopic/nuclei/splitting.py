@@ -19,7 +19,7 @@ _LARGE_ENOUGH = 0.3
 """Objects smaller than this share of a nucleus are not split."""
 _PEAK_DISTANCE = 0.15
 """Smallest distance of two candidates for centres, in diameters."""
-_SMOOTH = 0.09
+_SMOOTH = 0.07
 """Smoothing of the landscape of distance and intensity, in diameters."""
 _INTENSITY_WEIGHT = 0.5
 _LEAST_FIT, _FULL_FIT = 0.86, 0.975
@@ -27,7 +27,7 @@ _SMALL_SIGMA, _LARGE_SIGMA = 0.7, 0.55
 _VALLEY, _WAIST, _MISFIT = 0.15, 0.3, 0.06
 """Depth of a valley relative to the dimmer side, narrowing relative to the smaller part's width, and lack of ellipse
 fit: each of these alone is evidence enough that two parts are two nuclei."""
-_ENOUGH_EVIDENCE = 0.8
+_ENOUGH_EVIDENCE = 0.6
 _WHOLE_BONUS = 1.15
 
 
