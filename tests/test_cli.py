@@ -89,6 +89,7 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "96 frames planned, held-out wells: B2, B4" in result.stdout
     assert "verified: 96 frames written, 0 skipped" in result.stdout
+    assert "reference masks: 24 sites" in result.stdout
     assert "still missing" in result.stdout
     assert (out / "protocol.yaml").read_bytes() == QUICKSTART.read_bytes()
     assert (out / "simulated.cfg").exists()
@@ -102,6 +103,8 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     again = scotopic("run", QUICKSTART, "--microscope", SIMULATED, "--out", out)
     assert again.returncode == 0
     assert len((out / "frames.jsonl").read_text().splitlines()) == 96, "nothing is exposed again"
+    assert "B2_0:" in result.stdout
+    assert "B2_0:" not in again.stdout, "masks are made once"
     other = scotopic("run", ROOT / "protocols" / "low_light_96.yaml", "--microscope", SIMULATED, "--out", out)
     assert other.returncode == 2
     assert "protocol.wells = 'B2:C4' in the run that was begun here, 'A1:H12' now" in other.stderr
@@ -112,6 +115,7 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     assert nuclei.image.nunique() == 24
     assert nuclei.mean_intensity.between(200, 12_000).mean() > 0.9, "in photo-electrons: a bright nucleus has 8000"
     run = RunFolder(out)
+    plate = run.plate(run.read_protocol(), run.read_profile())
     setup = SimulatorSetup.of(run.read_profile(), run.read_protocol())
     specimen = make_specimen(setup)
     fields = []
@@ -120,6 +124,7 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
             x_um, y_um = setup.placement.to_plate(*record.xy_um)
             field = Field(x_um, y_um, setup.width_px, setup.height_px, setup.pixel_size_um)
             labels = iio.imread(masks / "labels" / f"{record.well}_0.png")
+            np.testing.assert_array_equal(plate.read_labels(record.well, 0, "reference"), labels)
             fields.append(matching(specimen.truth(field).labels, labels))
     assert pooled(fields).at(0.5).f1 > 0.9, "against the truth of the simulator"
 
@@ -202,6 +207,10 @@ def test_what_cannot_be_segmented_is_told_in_one_line(tmp_path):
         assert expected in result.stderr
         assert "Traceback" not in result.stderr
     result = scotopic("segment", tmp_path / "text.png", "--out", tmp_path / "out")
+    images = scotopic("segment", DATA / "nuclei" / "images", "--reference")
+    assert images.returncode == 2
+    assert "holds no run" in images.stderr
+    assert "--workers" in scotopic("segment", tmp_path, "--reference", "--workers", 0).stderr
     assert "--reference: must be given" in result.stderr or "--reference must be given" in result.stderr
 
 

@@ -133,7 +133,7 @@ def acquire(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, spe
 
 @app.command()
 def run(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specimen: Specimen = None) -> None:
-    """Do the whole job; this version goes as far as the verified plate, and says what is missing."""
+    """Do the whole job; this version goes as far as the reference masks, and says what is missing."""
     from scotopic import workflow
     from scotopic.display import progress_display
 
@@ -159,22 +159,35 @@ def verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run f
 @app.command()
 def segment(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images, folders of images, or runs.")],
-    out: Annotated[Path, typer.Option(help="Folder for labels, overlays and the table.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for labels, overlays and the table; a run takes its masks itself.")
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="By standard image analysis, of bright images.")
     ] = False,
     microscope: Annotated[
         Path | None, typer.Option("--microscope", "-m", help="Profile, for micrometres and photo-electrons.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=-1, help="Processes; -1: one a core.")] = -1,
+    again: Annotated[bool, typer.Option("--again", help="Also where a run has masks already.")] = False,
 ) -> None:
-    """Find and measure nuclei. This version knows bright images only: --reference."""
+    """Find and measure nuclei. This version knows bright images only: --reference.
+
+    Without --out the masks and the tables of a run are written into it, and sites that have masks are left alone.
+    """
     from scotopic import workflow
     from scotopic.protocol import Problem
 
     if not reference:
         _fail([Problem("must be given: this version segments bright images only", key="--reference")])
+    if workers == 0:
+        _fail([Problem("= 0; allowed: 1 or more, or -1 for one a core", key="--workers")])
     with _told_in_one_line():
-        count = workflow.segment(images, out, typer.echo, profile_path=microscope)
+        if out is None:
+            for run_folder in images:
+                workflow.segment_run(run_folder, typer.echo, workers=workers, again=again)
+            return
+        count = workflow.segment(images, out, typer.echo, profile_path=microscope, workers=workers)
     typer.echo(f"{count:,} nuclei; wrote {out}")
 
 

@@ -54,13 +54,20 @@ def test_the_plate_validates_at_any_moment_and_opens_in_an_independent_reader(st
     assert dim["start"] < 200 < dim["end"] < 300, "a 0.05 % image must not be black in a viewer"
 
 
-def test_label_groups_are_there_in_their_final_form_from_the_start(store):
-    folder = store.open_field("A1", 0, (0, 0))
-    labels = json.loads((folder / "labels" / "zarr.json").read_text())["attributes"]["ome"]["labels"]
-    assert labels == ["reference", "network_0", "network_1", "network_2", "network_3"]
-    array = zarr.open_array(folder / "labels" / "reference" / "0", mode="r+")
+def test_no_masks_are_declared_before_there_are_any(store):
+    """A viewer would show empty ones."""
+    folder = store.open_field("A1", 0, (100, 50))
+    assert not (folder / "labels").exists()
+    store.write_labels("A1", 0, "reference", 0, 0, np.zeros((512, 512), int))
+    array = zarr.open_array(folder / "labels" / "reference" / "0", mode="r")
     assert array.shape == (1, 1, 512, 512)
     assert array.dtype == np.uint32
+    places = [
+        json.loads((group / "zarr.json").read_text())["attributes"]["ome"]["multiscales"][0]["datasets"][0]
+        for group in (folder, folder / "labels" / "reference")
+    ]
+    image, masks = (place["coordinateTransformations"][1]["translation"][-2:] for place in places)
+    assert image == masks, "masks lie where their image lies"
 
 
 def test_an_all_black_frame_is_a_chunk_as_well(store):
@@ -116,3 +123,29 @@ def test_a_well_that_a_kill_left_out_of_the_plates_metadata_is_named_later(store
     assert again.listed_wells == set()
     again.commit("B2", 0, [])
     assert PlateStore(store.path, store.layout).listed_wells == {"B2"}
+
+
+def test_masks_are_read_back_by_others_with_smaller_copies_that_keep_the_numbers(store):
+    store.open_field("B2", 0, (0, 0))
+    store.write("B2", 0, "2%", 0, 0, frame(1))
+    store.write_pyramid("B2", 0, "2%", 0, 0, frame(1))
+    store.commit("B2", 0, [("2%", 0, 0)])
+    labels = np.kron(np.arange(1, 1025).reshape(32, 32), np.ones((16, 16), int))
+    store.write_labels("B2", 0, "reference", 0, 0, labels)
+    np.testing.assert_array_equal(store.read_labels("B2", 0, "reference"), labels)
+    group = zarr.open_group(store.field_path("B2", 0) / "labels" / "reference", mode="r")
+    HCS.from_zarr(zarr.open_group(store.path, mode="r"))
+    yaozarrs.validate_zarr_store(store.path)
+    for number in range(len(store.layout.pyramid)):
+        assert set(np.unique(group[str(number)][0, 0])) == set(range(1, 1025)), "no number between two nuclei"
+    assert list(zarr.open_group(store.field_path("B2", 0) / "labels", mode="r").attrs["ome"]["labels"]) == ["reference"]
+    with pytest.raises(FileNotFoundError):
+        store.read_labels("B2", 0, "network_0")
+    store.write_labels("B2", 0, "network_0", 0, 0, labels)
+    yaozarrs.validate_zarr_store(store.path)
+    named = zarr.open_group(store.field_path("B2", 0) / "labels", mode="r").attrs["ome"]["labels"]
+    assert named == ["reference", "network_0"], "masks are declared when they are there"
+    with pytest.raises(ValueError, match="shape"):
+        store.write_labels("B2", 0, "reference", 0, 0, labels[1:])
+    with pytest.raises(FileNotFoundError, match="no field A1_0"):
+        store.write_labels("A1", 0, "reference", 0, 0, labels)

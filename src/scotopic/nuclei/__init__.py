@@ -1,7 +1,12 @@
 """Image to numbers: reference masks, measurements, cell cycle, and the comparison of masks with others."""
 
 from scotopic.nuclei.cell_cycle import LEAST_NUCLEI, SPLIT_DNA_CONTENT, CellCycle, NoFitError, fit_cell_cycle
-from scotopic.nuclei.illumination import LEAST_NUCLEI_FOR_ILLUMINATION, Illumination, estimate_illumination
+from scotopic.nuclei.illumination import (
+    LEAST_NUCLEI_FOR_ILLUMINATION,
+    Illumination,
+    estimate_illumination,
+    evenly_lit,
+)
 from scotopic.nuclei.matching import THRESHOLDS, Comparison, Matching, matching, pooled
 from scotopic.nuclei.measurement import measure
 from scotopic.nuclei.quality import SiteQuality, judge
@@ -24,6 +29,7 @@ __all__ = [
     "SiteQuality",
     "estimate_diameter",
     "estimate_illumination",
+    "evenly_lit",
     "fit_cell_cycle",
     "judge",
     "matching",

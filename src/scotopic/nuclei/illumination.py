@@ -71,7 +71,7 @@ def estimate_illumination(
     y, x, intensity = (np.asarray(a, float) for a in (y_px, x_px, mean_intensity))
     usable = np.isfinite(intensity) & (intensity > 0)
     if usable.sum() < LEAST_NUCLEI_FOR_ILLUMINATION:
-        raise ValueError(f"{usable.sum()} nuclei are too few: at least {LEAST_NUCLEI_FOR_ILLUMINATION}")
+        raise ValueError(f"{usable.sum()} whole nuclei, at least {LEAST_NUCLEI_FOR_ILLUMINATION} are needed")
     terms, logarithm = _terms(y[usable], x[usable], shape), np.log(intensity[usable])
     weight = np.ones(logarithm.size)
     for _ in range(_ITERATIONS):
@@ -81,6 +81,36 @@ def estimate_illumination(
         spread = max(_NORMAL_MAD * float(np.median(np.abs(off))), 1e-6)
         weight = 1 / (1 + (off / (_OUTLYING * spread)) ** 2)
     return Illumination(coefficients, shape)
+
+
+def evenly_lit(
+    nuclei: pd.DataFrame, shapes: set[tuple[int, ...]], *, trusted: pd.Series | None = None
+) -> tuple[pd.DataFrame, str]:
+    """Take uneven illumination out of the intensities of a table of nuclei of many images.
+
+    Parameters
+    ----------
+    nuclei : DataFrame
+        Columns of `measure`.
+    shapes : set of (int, int)
+        Height and width of the images in pixels.
+    trusted : Series of bool, optional
+        Rows that the light is estimated from, for example those of the bright images; all without it.
+
+    Returns
+    -------
+    (DataFrame, str)
+        The table with a column `illumination`, and why it is not corrected (empty if it is).
+    """
+    whole = nuclei[~nuclei["touches_border"] & (nuclei["mean_intensity"] > 0) & (True if trusted is None else trusted)]
+    try:
+        if len(shapes) > 1:
+            raise ValueError("the images differ in size")
+        shape = next(iter(shapes))
+        light = estimate_illumination(whole["y_px"], whole["x_px"], whole["mean_intensity"], (shape[0], shape[1]))
+    except ValueError as error:
+        return nuclei.assign(illumination=1.0), f"uneven illumination is not corrected: {error}"
+    return light.corrected(nuclei, nuclei["y_px"], nuclei["x_px"]), ""
 
 
 def _terms(y_px: NDArray[np.float64], x_px: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:

@@ -55,7 +55,7 @@ def measure(
     Returns
     -------
     pandas.DataFrame
-        Columns: `label`; `x_um`, `y_um` of the centroid; `area_um2`; `eccentricity` (of the ellipse with the same second
+        Columns: `label`; `x_um`, `y_um` of the centroid, and `x_px`, `y_px` in the image; `area_um2`; `eccentricity` (of the ellipse with the same second
         moments); `background` (median around the nucleus), `mean_intensity` above it, and `integrated_intensity` above it with
         the blurred rim just outside the mask, which neighbours share by distance;
         `touches_border`, `saturated` (without a camera: the highest value of an integer image); `clump` (far larger
@@ -77,6 +77,7 @@ def measure(
     numbers = table["label"].to_numpy()
     table["x_um"] = origin_um[0] + found["centroid-1"] * pixel_size_um
     table["y_um"] = origin_um[1] + found["centroid-0"] * pixel_size_um
+    table["x_px"], table["y_px"] = found["centroid-1"], found["centroid-0"]
     table["area_um2"] = found["area"] * pixel_size_um**2
     table["eccentricity"] = found["eccentricity"]
     table["background"] = _local_background(labels, signal, numbers, found["area"])

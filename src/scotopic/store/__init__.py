@@ -2,6 +2,7 @@
 
 from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, checksum, finished_sites
 from scotopic.store.light import LightCheck, light_verdicts
+from scotopic.store.masks import NucleusTables, ReferenceRecord
 from scotopic.store.plate import PlateLayout, PlateStore
 from scotopic.store.recorder import Recorder, SiteRecord
 from scotopic.store.run_folder import RunFolder, differing_keys
@@ -12,9 +13,11 @@ __all__ = [
     "JsonLines",
     "Ledger",
     "LightCheck",
+    "NucleusTables",
     "PlateLayout",
     "PlateStore",
     "Recorder",
+    "ReferenceRecord",
     "RunFolder",
     "SiteRecord",
     "checksum",

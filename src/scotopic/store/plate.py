@@ -12,14 +12,14 @@ import numpy as np
 import zarr
 import zarrs  # noqa: F401 - registers its codec pipeline, three times as fast on frames of 512²
 from yaozarrs import v05
-from yaozarrs.write.v05 import LabelsBuilder, prepare_image
+from yaozarrs.write.v05 import prepare_image
 from zarr.codecs import BloscCodec
 
 from scotopic.photons import block_sums
 from scotopic.store.files import replace_text, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -55,7 +55,6 @@ class PlateLayout:
     width_px: int
     pixel_size_um: float
     z_step_um: float
-    labels: tuple[str, ...]
 
     @classmethod
     def of(cls, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateLayout:
@@ -88,7 +87,6 @@ class PlateLayout:
             width_px=camera.width_px,
             pixel_size_um=camera.pixel_size_um,
             z_step_um=protocol.z_stack.step_um if protocol.z_stack else 1.0,
-            labels=("reference", *(f"network_{i}" for i in range(len(protocol.light_levels)))),
         )
 
     @property
@@ -104,15 +102,15 @@ class PlateStore:
     """An OME-Zarr 0.5 plate that grows field by field, addressed by (well, site, level, t, z), never by order.
 
     Arrays have the axes t, c, z, y, x; light levels are channels; one chunk a frame of up to 2048². A field is made
-    with its pyramid and all label groups, in their final form, when it is opened. When its frames are on the disk, its
-    well's metadata name it, then the plate's: the plate validates at any moment, and nobody else needs to touch these
-    files.
+    with its pyramid, in its final form, when it is opened. When its frames are on the disk, its well's metadata name it,
+    then the plate's: the plate validates at any moment, and nobody else needs to touch these files. Masks are declared
+    in the field's `labels` when they are written, by whoever makes masks of the run (one process at a time).
     """
 
     def __init__(self, path: Path, layout: PlateLayout) -> None:
         self.path = path
         self.layout = layout
-        self._template: dict[str, str] | None = None
+        self._templates: dict[str, dict[str, str]] = {}
         self._fields: dict[str, list[str]] = self._fields_on_disk()
         self._listed_wells = self._wells_on_disk()
         self._made: set[Path] = set()
@@ -213,6 +211,76 @@ class PlateStore:
             raise FileNotFoundError(f"no field {well}_{site} in {self.path}")
         return np.asarray(self._open_arrays(folder)[0][t, self.layout.levels.index(level), z])
 
+    # ------------------------------------------------------------------ masks
+
+    def write_labels(self, well: str, site: int, name: str, t: int, z: int, labels: NDArray[Any]) -> None:
+        """Write masks of a field, shape (Y, X), integer, with smaller copies; they are on the disk when this returns.
+
+        Parameters
+        ----------
+        name : str
+            Group of labels, for example `reference`; letters, digits and underscores.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the field does not exist.
+        OSError
+            If they cannot be written.
+        ValueError
+            If their shape is not that of the plate.
+        """
+        expected = self.layout.height_px, self.layout.width_px
+        if labels.shape != expected:
+            raise ValueError(f"labels of shape {labels.shape}; the plate takes {expected}")
+        group = self._labels_path(well, site, name)
+        is_new = not (group / "zarr.json").exists()
+        if is_new:
+            self._make_labels(group)
+        for number, factor in enumerate(self.layout.pyramid):
+            rows, columns = expected[0] // factor, expected[1] // factor
+            nearest = labels[factor // 2 :: factor, factor // 2 :: factor][:rows, :columns]
+            _opened(group, self.layout.pyramid, _EVERY_CHUNK)[number][t, z] = nearest.astype(np.uint32)
+        files = [
+            path for number in range(len(self.layout.pyramid)) for path in (group / f"{number}/c/{t}/{z}").rglob("*")
+        ]
+        files += group.rglob("zarr.json") if is_new else ()
+        sync([*files, *{place for path in files for place in path.parents if place.is_relative_to(group.parent)}])
+        self._declare_labels(group)
+
+    def _make_labels(self, group: Path) -> None:
+        """Make the empty arrays of a label group, where its field lies."""
+        image = json.loads((group.parent.parent / "zarr.json").read_text(encoding="utf-8"))
+        first = image["attributes"]["ome"]["multiscales"][0]["datasets"][0]
+        x_y = first["coordinateTransformations"][1]["translation"][:-3:-1]
+        for inner, text in self._label_template().items():
+            target = group / inner
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(_translated(text, x_y), encoding="utf-8", newline="\n")
+
+    def _declare_labels(self, group: Path) -> None:
+        """Name a label group to the readers of its field, once its masks are there."""
+        path = group.parent / "zarr.json"
+        known = json.loads(path.read_text(encoding="utf-8"))["attributes"]["ome"]["labels"] if path.exists() else []
+        if group.name not in known:
+            replace_text(path, _group(v05.LabelsGroup(labels=[*known, group.name])))
+
+    def read_labels(self, well: str, site: int, name: str, t: int = 0, z: int = 0) -> NDArray[np.uint32]:
+        """Return masks of a field, shape (Y, X), uint32: zeros where none were written.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the field, or such masks of it, do not exist.
+        """
+        return np.asarray(_opened(self._labels_path(well, site, name), self.layout.pyramid, _FAST)[0][t, z])
+
+    def _labels_path(self, well: str, site: int, name: str) -> Path:
+        folder = self.field_path(well, site)
+        if not (folder / "0" / "zarr.json").exists():
+            raise FileNotFoundError(f"no field {well}_{site} in {self.path}")
+        return folder / "labels" / name
+
     def field_path(self, well: str, site: int) -> Path:
         """Return the folder of a field."""
         row, column = self.layout.wells[well]
@@ -286,23 +354,25 @@ class PlateStore:
 
     def _field_template(self) -> dict[str, str]:
         """Return the metadata files of a field, by path: made once by yaozarrs, then copied for each field."""
-        if self._template is None:
+        return self._template("field", self._make_field)
+
+    def _label_template(self) -> dict[str, str]:
+        """Return the metadata files of a label group, by path."""
+        return self._template("labels", self._make_label)
+
+    def _template(self, what: str, make: Callable[[Path], None]) -> dict[str, str]:
+        if what not in self._templates:
             with tempfile.TemporaryDirectory() as folder:
-                root = Path(folder) / "field"
-                self._make_field(root)
-                self._template = {
+                root = Path(folder) / what
+                make(root)
+                self._templates[what] = {
                     path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
                     for path in sorted(root.rglob("zarr.json"))
                 }
-        return self._template
+        return self._templates[what]
 
     def _make_field(self, root: Path) -> None:
         layout = self.layout
-        frame = layout.height_px, layout.width_px
-        shapes = [
-            (layout.time_points, len(layout.levels), layout.planes, frame[0] // f, frame[1] // f)
-            for f in layout.pyramid
-        ]
         channels = [
             v05.OmeroChannel(
                 label=level,
@@ -313,15 +383,23 @@ class PlateStore:
             for i, (level, (start, end)) in enumerate(zip(layout.levels, layout.windows, strict=True))
         ]
         image = v05.Image(multiscales=[self._multiscale("tczyx", layout.name)], omero=v05.Omero(channels=channels))
-        prepare_image(root, image, [(shape, "uint16") for shape in shapes], writer=_create_array)
-        labels = LabelsBuilder(root / "labels", writer=_create_array)
-        for name in layout.labels:
-            label = v05.LabelImage(
-                multiscales=[self._multiscale("tzyx", name)],
-                **{"image-label": v05.ImageLabel(source=v05.LabelSource(image="../../"))},
-            )
-            labels.add_label(name, label, [((s[0], *s[2:]), "uint32") for s in shapes])
-        labels.prepare()
+        shapes = [(shape, "uint16") for shape in self._shapes(len(layout.levels))]
+        prepare_image(root, image, shapes, writer=_create_array)
+
+    def _make_label(self, root: Path) -> None:
+        label = v05.LabelImage(
+            multiscales=[self._multiscale("tzyx", "labels")],
+            **{"image-label": v05.ImageLabel(source=v05.LabelSource(image="../../"))},
+        )
+        prepare_image(root, label, [(shape, "uint32") for shape in self._shapes()], writer=_create_array)
+
+    def _shapes(self, *channels: int) -> list[tuple[int, ...]]:
+        """Return the shape of each level of the pyramid."""
+        layout = self.layout
+        return [
+            (layout.time_points, *channels, layout.planes, layout.height_px // f, layout.width_px // f)
+            for f in layout.pyramid
+        ]
 
     def _multiscale(self, axes: str, name: str) -> v05.Multiscale:
         units = {
@@ -366,7 +444,7 @@ def _translated(text: str, corner_um: list[float]) -> str:
     return json.dumps(data)  # indented it would take ten times as long
 
 
-def _group(model: v05.Plate | v05.Well) -> str:
+def _group(model: v05.Plate | v05.Well | v05.LabelsGroup) -> str:
     ome = json.loads(model.model_dump_json(exclude_none=True, by_alias=True))
     if "plate" in ome:
         ome["plate"]["version"] = ome["version"]  # other readers look for it here

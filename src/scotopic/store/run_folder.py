@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -11,8 +11,9 @@ from filelock import FileLock, Timeout
 
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
 from scotopic.store.files import replace_text, sync
-from scotopic.store.ledger import JsonLines, Ledger
+from scotopic.store.ledger import JsonLines, Ledger, finished_sites
 from scotopic.store.light import LightCheck
+from scotopic.store.masks import NucleusTables, ReferenceRecord
 from scotopic.store.plate import PlateLayout, PlateStore
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class RunFolder:
         self.path = path
         self.ledger = Ledger(path / "frames.jsonl")
         self.light_checks = JsonLines(path / "light.jsonl", LightCheck)
+        self.reference_lines = JsonLines(path / "nuclei" / "reference" / "sites.jsonl", ReferenceRecord)
+        self.nuclei = NucleusTables(path / "nuclei")
         self._job_path = path / "job.json"
         self._request_path = path / "request.txt"
         self._lock = FileLock(path / "run.lock", blocking=False)
@@ -72,6 +75,29 @@ class RunFolder:
     def unlock(self) -> None:
         """Give the run back. May be called twice."""
         self._lock.release()
+
+    @contextmanager
+    def masks_lock(self) -> Iterator[None]:
+        """Let one process at a time make reference masks of this run.
+
+        Raises
+        ------
+        ProblemsError
+            If another one does.
+        """
+        folder = self.path / "nuclei" / "reference"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "sites.lock", blocking=False):
+                yield
+        except Timeout as error:
+            raise ProblemsError([Problem("another process makes reference masks of it", str(self.path))]) from error
+
+    def references(self) -> dict[tuple[str, int, int], ReferenceRecord]:
+        """Return what is known of the reference masks of each finished site, by (well, site, t)."""
+        finished = finished_sites(self.ledger.read(), self.read_protocol().frames_per_site)
+        records = {record.site_key: record for record in self.reference_lines.read()}
+        return {key: record for key, record in records.items() if finished.get(key) == record.attempt}
 
     def begin(
         self, protocol: ImagingProtocol, profile: MicroscopeProfile, protocol_path: Path, profile_path: Path

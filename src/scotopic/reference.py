@@ -1,0 +1,150 @@
+"""Ground truth of a run: masks from the bright images, and the same nuclei measured at every light level."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+from scotopic.nuclei import evenly_lit, judge, measure, reference_segmentation
+from scotopic.store import ReferenceRecord, RunFolder, finished_sites
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from scotopic.protocol import ImagingProtocol, MicroscopeProfile
+    from scotopic.protocol.profile import Camera
+    from scotopic.store import FrameRecord, PlateStore
+
+REFERENCE = "reference"
+"""Name of these masks in the plate's labels and of their tables."""
+_PLANE = 0
+"""Plane of a stack that masks are made from."""
+_FLAGS = ["clump", "debris", "mitotic"]
+"""What a nucleus looks like is said by its bright image, at every level."""
+
+
+def finished_frames(run: RunFolder) -> dict[tuple[str, int, int], dict[str, FrameRecord]]:
+    """Return the written frames of the first plane of every finished site: (well, site, t) -> light level -> line."""
+    protocol, records = run.read_protocol(), run.ledger.read()
+    finished = finished_sites(records, protocol.frames_per_site)
+    frames: dict[tuple[str, int, int], dict[str, FrameRecord]] = {}
+    for record in records:
+        if finished.get(record.site_key) == record.attempt and record.state == "written" and record.z == _PLANE:
+            frames.setdefault(record.site_key, {})[record.level] = record
+    return frames
+
+
+def make_references(run: RunFolder, *, workers: int = -1, again: bool = False) -> Iterator[ReferenceRecord]:
+    """Make masks of the finished sites that have none, and yield what became of each.
+
+    Sites are shared out to processes; each writes labels and table of a site before the site counts as done, so that a
+    kill at any moment costs the sites under way and no more.
+
+    Parameters
+    ----------
+    workers : int
+        Processes; 1 for this one alone, -1 for as many as the machine has cores.
+    again : bool
+        Also where there are masks.
+
+    Raises
+    ------
+    ProblemsError
+        If another process makes masks of this run.
+    """
+    with run.masks_lock():
+        run.reference_lines.cut_torn_line()
+        reference = run.read_protocol().reference.name
+        done = {} if again else run.references()
+        pending = [
+            frames
+            for key, frames in finished_frames(run).items()
+            if reference in frames and (key not in done or done[key].attempt != frames[reference].attempt)
+        ]
+        n_jobs = min(workers, max(len(pending), 1))
+        jobs = (delayed(_make_reference)(run.path, frames) for frames in pending)
+        for record in Parallel(n_jobs=n_jobs, return_as="generator")(jobs):
+            run.reference_lines.append([record])
+            yield record
+
+
+def write_tables(run: RunFolder) -> str:
+    """Write the nuclei of all sites with masks into one table, with uneven illumination taken out.
+
+    Returns
+    -------
+    str
+        Why the illumination could not be estimated; empty if it was.
+    """
+    camera = run.read_profile().camera
+    tables = [run.nuclei.read(REFERENCE, *key) for key in sorted(run.references())]
+    nuclei = pd.concat(tables, ignore_index=True)
+    bright = nuclei["level"] == run.read_protocol().reference.name
+    nuclei, uncorrected = evenly_lit(nuclei, {(camera.height_px, camera.width_px)}, trusted=bright)
+    run.nuclei.write_all(REFERENCE, nuclei)
+    return uncorrected
+
+
+def origin_um(record: FrameRecord, camera: Camera) -> tuple[float, float]:
+    """Return where the centre of the first pixel of a frame lies, x and y in micrometres."""
+    half = (camera.width_px - 1) / 2 * camera.pixel_size_um, (camera.height_px - 1) / 2 * camera.pixel_size_um
+    return record.xy_um[0] - half[0], record.xy_um[1] - half[1]
+
+
+def read_frame(run_path: Path, record: FrameRecord) -> NDArray[np.uint16]:
+    """Return the image of a line of the ledger, shape (Y, X), in counts. For any process."""
+    return _opened(run_path)[2].read(record.well, record.site, record.level, record.t, record.z)
+
+
+@cache
+def _opened(run_path: Path) -> tuple[ImagingProtocol, MicroscopeProfile, PlateStore]:
+    """Open a run once in each process."""
+    run = RunFolder(run_path)
+    protocol, profile = run.read_protocol(), run.read_profile()
+    return protocol, profile, run.plate(protocol, profile)
+
+
+def _make_reference(run_path: Path, frames: dict[str, FrameRecord]) -> ReferenceRecord:
+    """Make, judge and write the masks of one site, and measure them at every light level."""
+    protocol, profile, plate = _opened(run_path)
+    settings, camera = protocol.nuclei, profile.camera
+    bright = frames[protocol.reference.name]
+    image = read_frame(run_path, bright)
+    labels = reference_segmentation(image, pixel_size_um=camera.pixel_size_um, settings=settings.segmentation)
+    tables: dict[str, pd.DataFrame] = {}
+    for level, record in frames.items():
+        counts = image if record is bright else read_frame(run_path, record)
+        origin = origin_um(bright, camera)
+        tables[level] = measure(labels, counts, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
+    quality = judge(labels, image, tables[bright.level], settings.quality)
+    plate.write_labels(bright.well, bright.site, REFERENCE, bright.t, _PLANE, labels)
+    table = _of_site(tables, frames, bright)
+    RunFolder(run_path).nuclei.write(REFERENCE, *bright.site_key, table)
+    return ReferenceRecord(
+        well=bright.well,
+        site=bright.site,
+        t=bright.t,
+        attempt=bright.attempt,
+        nuclei=int(labels.max()),
+        reasons=quality.reasons,
+        figures={name: value if np.isfinite(value) else None for name, value in quality.figures.items()},
+    )
+
+
+def _of_site(tables: dict[str, pd.DataFrame], frames: dict[str, FrameRecord], bright: FrameRecord) -> pd.DataFrame:
+    """Return the tables of a site's light levels as one, each with its place and its light."""
+    parts = []
+    for level, table in tables.items():
+        of_bright = tables[bright.level]
+        place: dict[str, Any] = {"well": bright.well, "site": bright.site, "t": bright.t, "level": level}
+        place["relative_dose"] = frames[level].signal_dose_ms / bright.signal_dose_ms
+        part = table.assign(**{flag: of_bright[flag] for flag in _FLAGS}, **place)
+        parts.append(part[[*place, *table.columns]])
+    return pd.concat(parts, ignore_index=True)

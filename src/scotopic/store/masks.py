@@ -1,0 +1,91 @@
+"""What is kept of the nuclei of a run: a line a site on its masks, and tables of measurements."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pydantic import Field
+
+from scotopic.photons import FrozenModel
+from scotopic.store.files import sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class ReferenceRecord(FrozenModel):
+    """The reference masks of one site: written, with the verdict of the quality gate."""
+
+    well: str
+    """Well."""
+    site: int = Field(ge=0)
+    """Number of the site in its well."""
+    t: int = Field(ge=0)
+    """Time point."""
+    attempt: int = Field(gt=0)
+    """Visit whose bright image they were made from."""
+    nuclei: int = Field(ge=0)
+    """Number of nuclei."""
+    reasons: tuple[str, ...] = ()
+    """Why the site is not fit to be learned from; nothing if it is."""
+    figures: dict[str, float | None] = Field(default_factory=dict)
+    """What the gate measured; nothing where there were too few nuclei."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the site may be learned from."""
+        return not self.reasons
+
+    @property
+    def site_key(self) -> tuple[str, int, int]:
+        """Well, site and time point."""
+        return self.well, self.site, self.t
+
+    @property
+    def name(self) -> str:
+        """Name of the site for people and files."""
+        return site_name(*self.site_key)
+
+
+def site_name(well: str, site: int, t: int) -> str:
+    """Return the name of a site at a time point: `B2_0`, later `B2_0_t1`."""
+    return f"{well}_{site}" + (f"_t{t}" if t else "")
+
+
+class NucleusTables:
+    """Tables of nuclei: one a site, `<source>/<well>_<site>[_t<t>].parquet`, and one of all, `<source>.parquet`.
+
+    The source is who made the masks: `reference`, or a network by the hash of its file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, source: str, well: str, site: int, t: int, table: pd.DataFrame) -> None:
+        """Write the table of a site; it is on the disk when this returns."""
+        _replace(self._of_site(source, well, site, t), lambda path: table.to_parquet(path, index=False))
+
+    def read(self, source: str, well: str, site: int, t: int) -> pd.DataFrame:
+        """Return the table of a site."""
+        return pd.read_parquet(self._of_site(source, well, site, t))
+
+    def write_all(self, source: str, table: pd.DataFrame) -> None:
+        """Write the table of all sites, for programs (Parquet) and for people (CSV)."""
+        _replace(self._path / f"{source}.parquet", lambda path: table.to_parquet(path, index=False))
+        _replace(self._path / f"{source}.csv", lambda path: table.to_csv(path, index=False))
+
+    def _of_site(self, source: str, well: str, site: int, t: int) -> Path:
+        return self._path / source / f"{site_name(well, site, t)}.parquet"
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file so that its name stands for the whole of it, the old or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    sync([partial])
+    os.replace(partial, path)
+    sync([path.parent])
