@@ -192,6 +192,20 @@ def segment(
 
 
 @app.command()
+def train(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Budget instead of the protocol's.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Train another model although there is one.")] = False,
+) -> None:
+    """Train the network on a run; the same command goes on after a kill."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        _let_ending_signals_interrupt()
+        workflow.train(run_folder, typer.echo, minutes=minutes, again=again)
+
+
+@app.command()
 def ask(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     request: Annotated[str, typer.Argument(help="pause, resume, finish (after the site) or cancel.")],

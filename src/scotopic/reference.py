@@ -60,6 +60,7 @@ def make_references(run: RunFolder, *, workers: int = -1, again: bool = False) -
         If another process makes masks of this run.
     """
     with run.masks_lock():
+        run.nuclei.folder(REFERENCE).mkdir(parents=True, exist_ok=True)
         run.reference_lines.cut_torn_line()
         reference = run.read_protocol().reference.name
         done = {} if again else run.references()

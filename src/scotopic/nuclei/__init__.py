@@ -1,6 +1,7 @@
 """Image to numbers: reference masks, measurements, cell cycle, and the comparison of masks with others."""
 
 from scotopic.nuclei.cell_cycle import LEAST_NUCLEI, SPLIT_DNA_CONTENT, CellCycle, NoFitError, fit_cell_cycle
+from scotopic.nuclei.contours import tidy
 from scotopic.nuclei.illumination import (
     LEAST_NUCLEI_FOR_ILLUMINATION,
     Illumination,
@@ -36,4 +37,5 @@ __all__ = [
     "measure",
     "pooled",
     "reference_segmentation",
+    "tidy",
 ]

@@ -6,7 +6,7 @@ from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
 from scotopic.protocol.levels import LightLevel
 from scotopic.protocol.names import did_you_mean
 from scotopic.protocol.nuclei import NucleiSettings, QualityGate, SegmentationSettings
-from scotopic.protocol.plate import Plate, expand_wells
+from scotopic.protocol.plate import Plate, expand_wells, spread_wells
 from scotopic.protocol.profile import (
     LIGHT_LEVEL_GROUP,
     Camera,
@@ -24,6 +24,7 @@ from scotopic.protocol.simulation import (
     SyntheticSpecimenSettings,
 )
 from scotopic.protocol.sites import RandomSites, SiteGrid
+from scotopic.protocol.training import TrainingSettings
 
 __all__ = [
     "LIGHT_LEVEL_GROUP",
@@ -52,9 +53,11 @@ __all__ = [
     "Stage",
     "SyntheticSpecimenSettings",
     "TimeLapse",
+    "TrainingSettings",
     "ZStack",
     "did_you_mean",
     "expand_wells",
     "fit_placement",
     "read_model",
+    "spread_wells",
 ]

@@ -14,6 +14,7 @@ from scotopic.protocol.nuclei import NucleiSettings
 from scotopic.protocol.plate import Plate, expand_wells, spread_wells
 from scotopic.protocol.profile import LIGHT_LEVEL_GROUP, MicroscopeProfile
 from scotopic.protocol.sites import SiteGrid, Sites
+from scotopic.protocol.training import TrainingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +105,8 @@ class ImagingProtocol(FrozenModel):
 
     nuclei: NucleiSettings = NucleiSettings()
     """How nuclei are found in the reference images, and which sites are good enough to learn from."""
+    training: TrainingSettings = TrainingSettings()
+    """How long the network learns."""
 
     @classmethod
     def white_paper(cls, channel: str, wells: str) -> ImagingProtocol:

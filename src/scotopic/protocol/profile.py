@@ -160,6 +160,11 @@ class Camera(CameraNoise):
     """Time from the end of an exposure until the image can be had, for the estimate of duration."""
 
     @property
+    def noise(self) -> CameraNoise:
+        """The camera's noise alone."""
+        return CameraNoise(**{name: getattr(self, name) for name in CameraNoise.model_fields})
+
+    @property
     def fov_um(self) -> tuple[float, float]:
         """Width and height of the field of view in micrometres."""
         return self.width_px * self.pixel_size_um, self.height_px * self.pixel_size_um

@@ -2,7 +2,7 @@
 
 from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, checksum, finished_sites
 from scotopic.store.light import LightCheck, light_verdicts
-from scotopic.store.masks import NucleusTables, ReferenceRecord
+from scotopic.store.masks import NucleusTables, ReferenceRecord, site_name
 from scotopic.store.plate import PlateLayout, PlateStore
 from scotopic.store.recorder import Recorder, SiteRecord
 from scotopic.store.run_folder import RunFolder, differing_keys
@@ -24,5 +24,6 @@ __all__ = [
     "differing_keys",
     "finished_sites",
     "light_verdicts",
+    "site_name",
     "verify",
 ]

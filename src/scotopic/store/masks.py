@@ -77,8 +77,12 @@ class NucleusTables:
         _replace(self._path / f"{source}.parquet", lambda path: table.to_parquet(path, index=False))
         _replace(self._path / f"{source}.csv", lambda path: table.to_csv(path, index=False))
 
+    def folder(self, source: str) -> Path:
+        """Return the folder of a source's tables."""
+        return self._path / source
+
     def _of_site(self, source: str, well: str, site: int, t: int) -> Path:
-        return self._path / source / f"{site_name(well, site, t)}.parquet"
+        return self.folder(source) / f"{site_name(well, site, t)}.parquet"
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:

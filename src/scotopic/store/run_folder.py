@@ -78,20 +78,39 @@ class RunFolder:
 
     @contextmanager
     def masks_lock(self) -> Iterator[None]:
-        """Let one process at a time make reference masks of this run.
+        """Let one process at a time make masks of this run.
 
         Raises
         ------
         ProblemsError
             If another one does.
         """
-        folder = self.path / "nuclei" / "reference"
+        with self._only_one("masks.lock", "another process makes masks of it"):
+            yield
+
+    @contextmanager
+    def training_lock(self) -> Iterator[None]:
+        """Let one process at a time train on this run.
+
+        Raises
+        ------
+        ProblemsError
+            If another one does.
+        """
+        with self._only_one("train.lock", "another process trains on it"):
+            yield
+
+    @contextmanager
+    def _only_one(self, name: str, told: str) -> Iterator[None]:
+        lock = FileLock(self.path / name, blocking=False)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "sites.lock", blocking=False):
-                yield
+            lock.acquire()
         except Timeout as error:
-            raise ProblemsError([Problem("another process makes reference masks of it", str(self.path))]) from error
+            raise ProblemsError([Problem(told, str(self.path))]) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def references(self) -> dict[tuple[str, int, int], ReferenceRecord]:
         """Return what is known of the reference masks of each finished site, by (well, site, t)."""
@@ -127,6 +146,21 @@ class RunFolder:
     def plate(self, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateStore:
         """Return the plate of images."""
         return PlateStore(self.path / "plate.ome.zarr", PlateLayout.of(protocol, profile))
+
+    @property
+    def models_path(self) -> Path:
+        """Folder of the models that learned from this run."""
+        return self.path / "models"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where a training stands."""
+        return self.models_path / "checkpoint.safetensors"
+
+    def latest_model(self) -> Path | None:
+        """Return the file of the best model so far, if there is one."""
+        path = self.models_path / "latest.json"
+        return self.models_path / json.loads(path.read_text(encoding="utf-8"))["model"] if path.exists() else None
 
     def write_status(self, part: str, **values: Any) -> None:
         """Replace `status/<part>.json`; each part (acquire, train, ...) has one writer."""

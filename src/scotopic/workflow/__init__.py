@@ -2,6 +2,7 @@
 
 from scotopic.workflow.acquisition import STILL_MISSING, acquire, ask, light_off, progress_line, run, verify
 from scotopic.workflow.job import check, fit_to_specimen, read_job
+from scotopic.workflow.learning import train
 from scotopic.workflow.look import snap
 from scotopic.workflow.segmentation import segment, segment_run
 
@@ -18,5 +19,6 @@ __all__ = [
     "segment",
     "segment_run",
     "snap",
+    "train",
     "verify",
 ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from scotopic.nuclei import SiteQuality
     from scotopic.protocol.profile import Camera
+    from scotopic.store import RunFolder
 
 _IMAGES = (".png", ".tif", ".tiff")
 
@@ -46,11 +47,8 @@ def segment_run(run_path: Path, say: Callable[[str], None], *, workers: int = -1
         If there is no run, or nothing in it is finished; or another process makes masks of it.
     """
     from scotopic.reference import make_references, write_tables
-    from scotopic.store import RunFolder
 
-    run_folder = RunFolder(run_path)
-    if not run_folder.exists:
-        raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
+    run_folder = opened_run(run_path)
     for record in make_references(run_folder, workers=workers, again=again):
         say(_told(record.name, record.nuclei, record.reasons))
     records = list(run_folder.references().values())
@@ -64,6 +62,22 @@ def segment_run(run_path: Path, say: Callable[[str], None], *, workers: int = -1
         f"reference masks: {len(records)} sites, {nuclei:,} nuclei" + (f"; {unfit} not fit to learn from" * bool(unfit))
     )
     return nuclei
+
+
+def opened_run(run_path: Path) -> RunFolder:
+    """Return the run in a folder.
+
+    Raises
+    ------
+    ProblemsError
+        If there is none.
+    """
+    from scotopic.store import RunFolder
+
+    run = RunFolder(run_path)
+    if not run.exists:
+        raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
+    return run
 
 
 def segment(

@@ -1,0 +1,163 @@
+"""The model file: weights, normalisation, cut-offs and a card in one safetensors file that restores it alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from scotopic.learning.network import NucleusNet
+from scotopic.photons import CameraNoise, FrozenModel
+from scotopic.protocol import Problem, ProblemsError
+from scotopic.store.files import sync
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMAT = 1
+_PIXEL_SIZE_TOLERANCE = 0.1
+
+
+class CutOff(FrozenModel):
+    """From which probabilities on a nucleus is a nucleus, at one light level."""
+
+    dose: float = Field(gt=0)
+    """Light relative to the reference level."""
+    probability: float = Field(gt=0, lt=1)
+    """Least object probability."""
+    foreground: float = Field(gt=0, lt=1)
+    """Least foreground probability of a nucleus' pixel."""
+
+
+class ModelCard(FrozenModel):
+    """Everything about a model but its weights."""
+
+    format: int = FORMAT
+    """Version of this file format."""
+    run: str
+    """Name of the protocol of the run that it learned from."""
+    specimen: str | None = None
+    """Fingerprint of the simulated specimen; nothing on a real microscope."""
+    channel: str
+    """Channel of the images."""
+    pixel_size_um: float = Field(gt=0)
+    """Size of a pixel on the sample."""
+    objective: str = ""
+    """Objective, for the record."""
+    camera: CameraNoise
+    """Camera of the images that it learned from."""
+    reference_exposure_ms: float
+    """Exposure of the reference level, which doses are relative to."""
+    reference_led_percent: float
+    """LED power of the reference level."""
+    levels: dict[str, float]
+    """Light level -> relative dose, of those that it learned from."""
+    peak_e: float = Field(gt=0)
+    """Photo-electrons of a bright nucleus at full light: what images are normalised by."""
+    network: dict[str, int]
+    """Shape of the network."""
+    cut_offs: tuple[CutOff, ...]
+    """By falling dose, chosen on the validation wells; between them they are interpolated over the logarithm of dose."""
+    training_wells: tuple[str, ...]
+    """Wells that it learned from."""
+    validation_wells: tuple[str, ...]
+    """Wells that cut-offs were chosen on."""
+    held_out_wells: tuple[str, ...]
+    """Wells that it has never seen."""
+    training_sites: int
+    """Number of sites that it learned from."""
+    steps: int
+    """Steps of training."""
+    seed: int
+    """Seed of weights and crops."""
+    dtype: str
+    """Number format of the training."""
+    f1: dict[str, float]
+    """Light level -> F1 at an IoU of 0.5 against the reference masks of the validation wells."""
+    versions: dict[str, str]
+    """Versions of scotopic and of what it computes with."""
+
+    def cut_off(self, dose: float) -> CutOff:
+        """Return the cut-offs for a dose, interpolated over its logarithm; beyond the levels those of the nearest."""
+        by_dose = sorted(self.cut_offs, key=lambda c: c.dose)
+        at = [math.log(c.dose) for c in by_dose]
+        probability, foreground = (
+            float(np.interp(math.log(dose), at, [getattr(c, name) for c in by_dose]))
+            for name in ("probability", "foreground")
+        )
+        return CutOff(dose=dose, probability=probability, foreground=foreground)
+
+    def misfit(self, pixel_size_um: float, channel: str | None) -> str:
+        """Return why images do not fit the model, in words; empty if they do."""
+        if abs(pixel_size_um / self.pixel_size_um - 1) > _PIXEL_SIZE_TOLERANCE:
+            return (
+                f"was trained on pixels of {self.pixel_size_um:g} um, these images have {pixel_size_um:g} um "
+                f"(allowed: {_PIXEL_SIZE_TOLERANCE:.0%} apart)"
+            )
+        if channel is not None and channel != self.channel:
+            return f"was trained on the channel {self.channel!r}, these images are of {channel!r}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its card."""
+
+    card: ModelCard
+    network: NucleusNet
+
+    def save(self, folder: Path) -> Path:
+        """Write `<hash>.safetensors` into a folder, whole or not at all, and return its path.
+
+        The hash is that of the file: the same weights and card have the same name.
+        """
+        tensors = {name: t.detach().contiguous() for name, t in self.network.state_dict().items()}
+        data = save(tensors, {"scotopic": self.card.model_dump_json()})
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{hashlib.sha256(data).hexdigest()[:12]}.safetensors"
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(data)
+        sync([partial])
+        os.replace(partial, path)
+        sync([folder])
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a model file.
+
+        Raises
+        ------
+        ProblemsError
+            If it is no model of this program, or of a later version of it.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                card_text = (file.metadata() or {}).get("scotopic")
+                weights = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError) as error:
+            raise ProblemsError([Problem(f"cannot be read as a model: {error}", str(path))]) from error
+        if card_text is None:
+            raise ProblemsError([Problem("is no model of scotopic: it has no card", str(path))])
+        if (found := json.loads(card_text).get("format")) != FORMAT:
+            raise ProblemsError([Problem(f"has the format {found!r}; this version reads {FORMAT}", str(path))])
+        try:
+            card = ModelCard.model_validate_json(card_text)
+            network = NucleusNet(**card.network)
+            network.load_state_dict(weights)
+        except (ValidationError, RuntimeError, TypeError) as error:
+            raise ProblemsError([Problem(f"is damaged: {str(error).splitlines()[0]}", str(path))]) from error
+        return cls(card, network.eval())
+
+
+def model_hash(path: Path) -> str:
+    """Return the hash that a model file is named by."""
+    return path.name.split(".")[0]

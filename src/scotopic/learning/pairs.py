@@ -1,0 +1,142 @@
+"""What is learned from: the images of a site at each light level, and the masks of its bright one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scotopic.learning.targets import Targets, known, make_targets
+from scotopic.protocol import spread_wells
+from scotopic.reference import REFERENCE, finished_frames, read_frame
+from scotopic.store import light_verdicts, site_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from scotopic.protocol import ImagingProtocol
+    from scotopic.store import FrameRecord, RunFolder
+
+SiteKey = tuple[str, int, int]
+Frames = dict[str, "FrameRecord"]
+
+VALIDATION_SHARE = 0.12
+"""Of the training wells, at least one is kept to check on."""
+_PEAK_PERCENTILE = 90
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which sites are learned from and which are checked on, with their ledger lines by light level."""
+
+    training: dict[SiteKey, Frames]
+    validation: dict[SiteKey, Frames]
+    refused: dict[SiteKey, tuple[str, ...]]
+    """Sites that are not fit, with the gate's reasons."""
+
+    @property
+    def training_wells(self) -> tuple[str, ...]:
+        """Wells that are learned from."""
+        return tuple(dict.fromkeys(well for well, *_ in self.training))
+
+    @property
+    def validation_wells(self) -> tuple[str, ...]:
+        """Wells that are checked on."""
+        return tuple(dict.fromkeys(well for well, *_ in self.validation))
+
+
+def find_pairs(run: RunFolder) -> Pairs:
+    """Share out the finished sites of a run that are fit to learn from; those of held-out wells are never among them.
+
+    A site needs reference masks that passed the quality gate; a dim image of it must have got the light that it should.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to learn from, or nothing left to check on; the message says why.
+    """
+    protocol = run.read_protocol()
+    references = run.references()
+    lit = _well_lit_frames(run, protocol)
+    of_training = {key: record for key, record in references.items() if key[0] in protocol.training_wells}
+    refused = {key: record.reasons for key, record in of_training.items() if not record.usable}
+    usable = {key: lit[key] for key in sorted(of_training) if key not in refused and len(lit.get(key, {})) > 1}
+    wells = tuple(dict.fromkeys(well for well, *_ in usable))
+    if not usable:
+        raise ValueError(_nothing_usable(refused))
+    if len(wells) < 2:
+        raise ValueError(
+            f"nothing can be learned: {wells[0]} is the only training well with usable sites, and one well must be "
+            "kept to check on"
+        )
+    checked = spread_wells(max(1, round(VALIDATION_SHARE * len(wells))), wells, protocol.plate)
+    return Pairs(
+        training={key: frames for key, frames in usable.items() if key[0] not in checked},
+        validation={key: frames for key, frames in usable.items() if key[0] in checked},
+        refused=refused,
+    )
+
+
+def _nothing_usable(refused: dict[SiteKey, tuple[str, ...]]) -> str:
+    if not refused:
+        return "nothing can be learned: no site of a training well is finished, with a reference and a dimmer image"
+    reasons = [reason for each in refused.values() for reason in each]
+    most = sorted(set(reasons), key=reasons.count, reverse=True)
+    return f"nothing can be learned: the quality gate refuses all {len(refused)} training sites ({', '.join(most)})"
+
+
+def _well_lit_frames(run: RunFolder, protocol: ImagingProtocol) -> dict[SiteKey, Frames]:
+    """Return the frames of each site whose light is not in doubt."""
+    frames = finished_frames(run)
+    finished = {key: next(iter(levels.values())).attempt for key, levels in frames.items()}
+    verdicts = light_verdicts(run.light_checks.read(), finished)
+    reference = protocol.reference.name
+    return {
+        key: {level: r for level, r in levels.items() if verdicts.get((*key, level), "ok") == "ok"}
+        for key, levels in frames.items()
+        if reference in levels
+    }
+
+
+@dataclass(frozen=True)
+class TrainingSite:
+    """One site, ready to be learned from."""
+
+    name: str
+    images: dict[str, NDArray[np.uint16]]
+    """Light level -> counts, shape (Y, X)."""
+    doses: dict[str, float]
+    """Light level -> light relative to the reference's, as the images have it."""
+    reference: str
+    """Name of the reference level."""
+    labels: NDArray[np.uint32]
+    """Reference masks, shape (Y, X)."""
+    targets: Targets
+
+
+def load_site(run: RunFolder, key: SiteKey, frames: Frames) -> TrainingSite:
+    """Read images and masks of a site, and make its targets."""
+    reference = run.read_protocol().reference.name
+    images = {level: read_frame(run.path, record) for level, record in frames.items()}
+    labels = run.plate(run.read_protocol(), run.read_profile()).read_labels(key[0], key[1], REFERENCE, key[2])
+    table = run.nuclei.read(REFERENCE, *key)
+    table = table[table["level"] == reference]
+    doubted = table["label"][table["clump"] | table["debris"]].tolist()
+    return TrainingSite(
+        name=site_name(*key),
+        images=images,
+        doses={level: r.signal_dose_ms / frames[reference].signal_dose_ms for level, r in frames.items()},
+        reference=reference,
+        labels=labels,
+        targets=make_targets(labels.astype(np.int32), known(images[reference], labels, doubted)),
+    )
+
+
+def peak_electrons(run: RunFolder, sites: Sequence[TrainingSite]) -> float:
+    """Return the photo-electrons of a bright nucleus at full light: the 90th percentile of nuclear pixels."""
+    camera = run.read_profile().camera
+    pixels = [camera.to_electrons(site.images[site.reference][site.labels > 0][::7]) for site in sites]
+    return float(np.percentile(np.concatenate(pixels), _PEAK_PERCENTILE))

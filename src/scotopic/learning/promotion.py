@@ -1,0 +1,90 @@
+"""Whether a new model takes the place of the one before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import torch
+
+from scotopic import __version__
+from scotopic.learning.checking import check_levels
+from scotopic.learning.model import Model, ModelCard, model_hash
+from scotopic.learning.prediction import MapMaker
+from scotopic.store.files import replace_text
+
+if TYPE_CHECKING:
+    from scotopic.learning.pairs import Pairs
+    from scotopic.learning.training import Trained
+    from scotopic.protocol import TrainingSettings
+    from scotopic.store import RunFolder
+
+_NOISE = 0.002
+"""F1 that two trainings of the same kind differ by: less is not worse."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of a model."""
+
+    hash: str
+    promoted: bool
+    reason: str
+    """Why it was not promoted; empty if it was."""
+
+
+def model_of(
+    run: RunFolder, pairs: Pairs, settings: TrainingSettings, trained: Trained, specimen: str | None = None
+) -> Model:
+    """Return a trained network with its card."""
+    protocol, profile = run.read_protocol(), run.read_profile()
+    camera = profile.camera
+    card = ModelCard(
+        run=protocol.name,
+        specimen=specimen,
+        channel=protocol.channel,
+        pixel_size_um=camera.pixel_size_um,
+        objective=profile.objective,
+        camera=camera.noise,
+        reference_exposure_ms=protocol.reference.exposure_ms,
+        reference_led_percent=protocol.reference.led_percent,
+        levels={level: check.cut_off.dose for level, check in trained.checks.items()},
+        peak_e=trained.peak_e,
+        network=trained.network.shape,
+        cut_offs=tuple(check.cut_off for check in trained.checks.values()),
+        training_wells=pairs.training_wells,
+        validation_wells=pairs.validation_wells,
+        held_out_wells=protocol.held_out_wells,
+        training_sites=len(pairs.training),
+        steps=trained.progress.step,
+        seed=settings.seed,
+        dtype=trained.dtype,
+        f1={level: round(check.f1, 4) for level, check in trained.checks.items()},
+        versions={"scotopic": __version__, "torch": torch.__version__, "numpy": version("numpy")},
+    )
+    return Model(card, trained.network)
+
+
+def promote(run: RunFolder, model: Model, trained: Trained) -> Promotion:
+    """Write a model into the run, and name it the latest unless it is worse than the one before at some light level.
+
+    Both are compared on the same validation wells, by F1 at an IoU of 0.5.
+    """
+    path = model.save(run.models_path)
+    name = model_hash(path)
+    before = run.latest_model()
+    if before is not None and before != path:
+        old = Model.load(before)
+        then = check_levels(MapMaker(old.network, old.card.camera, old.card.peak_e), trained.validation)
+        worse = [
+            f"{trained.checks[level].f1:.3f} at {level}, before {then[level].f1:.3f}"
+            for level in then
+            if level in trained.checks and trained.checks[level].f1 < then[level].f1 - _NOISE
+        ]
+        if worse:
+            return Promotion(name, promoted=False, reason=f"worse than {model_hash(before)}: {'; '.join(worse)}")
+    latest = {"model": path.name, "f1": model.card.f1}
+    replace_text(run.models_path / "latest.json", json.dumps(latest, indent=1))
+    return Promotion(name, promoted=True, reason="")

@@ -1,0 +1,24 @@
+"""What a protocol may say about training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from scotopic.photons import FrozenModel
+
+
+class TrainingSettings(FrozenModel):
+    """How long, and how, the network learns."""
+
+    minutes: float = Field(default=12, gt=0, le=10_000)
+    """Time of training, checks included."""
+    steps: int | None = Field(default=None, gt=0)
+    """Number of steps instead: fixed steps, seed, threads and dtype give the same weights twice."""
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    """Seed of the first weights and of all crops."""
+    threads: int | None = Field(default=None, gt=0, le=256)
+    """Threads to compute with; as many as the machine has cores without it."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format; `auto` takes the faster one, by timing."""

@@ -1,0 +1,162 @@
+"""Training, the model file and prediction, on a small run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import acquired, small
+from scotopic.learning import training
+from scotopic.learning.model import Model
+from scotopic.learning.network import NucleusNet, fused
+from scotopic.learning.pairs import find_pairs
+from scotopic.learning.prediction import MapMaker, Predictor
+from scotopic.photons import CameraNoise
+from scotopic.protocol import ProblemsError
+from scotopic.store import RunFolder
+from scotopic.workflow import segment_run, train
+
+WELLS = {"wells": "B2:B5", "held_out": "B3"}
+CAMERA = CameraNoise(offset_counts=200, gain_e_per_count=0.8, read_noise_e=6, saturation_counts=65535)
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory):
+    """Four wells of two sites with reference masks, made once."""
+    job = small("simulated", **WELLS, training={"steps": 4, "threads": 2, "dtype": "float32"})
+    run, _ = acquired(job, tmp_path_factory.mktemp("runs") / "run")
+    segment_run(run.path, lambda _: None, workers=1)
+    return run.path
+
+
+@pytest.fixture
+def run(plate, tmp_path):
+    return RunFolder(shutil.copytree(plate, tmp_path / "run"))
+
+
+def test_held_out_wells_are_never_among_the_pairs(run):
+    pairs = find_pairs(run)
+    assert set(pairs.training_wells) | set(pairs.validation_wells) == {"B2", "B4", "B5"}
+    assert not set(pairs.training_wells) & set(pairs.validation_wells)
+
+
+def test_frames_with_the_wrong_light_are_not_learned_from(run):
+    checks = run.light_checks.read()
+    wrong = [c.model_copy(update={"verdict": "wrong"}) for c in checks if c.well == "B2" and c.level == "2%"]
+    run.light_checks.append(wrong)
+    pairs = find_pairs(run)
+    of_b2 = [set(frames) for key, frames in (pairs.training | pairs.validation).items() if key[0] == "B2"]
+    assert of_b2 == [{"100%", "0.2%", "0.05%"}] * 2
+
+
+def test_one_training_well_is_not_enough_and_is_told_so(run):
+    lines = [r for r in run.reference_lines.read() if r.well in {"B3", "B4"}]
+    (run.path / "nuclei" / "reference" / "sites.jsonl").write_text(
+        "".join(r.model_dump_json() + "\n" for r in lines), encoding="utf-8"
+    )
+    with pytest.raises(ValueError, match="B4 is the only training well"):
+        find_pairs(run)
+
+
+@pytest.mark.e2e
+def test_the_same_steps_give_the_same_model_twice_and_a_kill_changes_nothing(run, plate, tmp_path):
+    assert train(run.path, lambda _: None)
+    first = run.latest_model()
+    status = run.read_status("train")
+    assert status["state"] == "completed"
+    assert set(status["f1"]) == {"100%", "2%", "0.2%", "0.05%"}
+    other = RunFolder(shutil.copytree(plate, tmp_path / "other"))
+
+    class Stopped(BaseException):
+        pass
+
+    steps = iter(range(3))
+    real = training.loss
+
+    def stops(*args):
+        if next(steps) == 2:
+            raise Stopped
+        return real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "loss", stops)
+        patch.setattr(training, "_CHECKPOINT_S", 0)
+        with pytest.raises(Stopped):
+            train(other.path, lambda _: None)
+    assert other.checkpoint_path.exists()
+    said = []
+    train(other.path, said.append)
+    assert "training goes on at step 2" in said
+    assert other.latest_model().name == first.name, "the name is the hash of weights and card"
+    model = Model.load(first)
+    assert model.card.held_out_wells == ("B3",)
+    assert model.card.misfit(0.65, "DAPI") == ""
+    assert "pixels of 0.65 um, these images have 1.3 um" in model.card.misfit(1.3, "DAPI")
+    assert "channel 'DAPI', these images are of 'GFP'" in model.card.misfit(0.65, "GFP")
+
+
+def test_what_is_no_model_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ProblemsError, match="cannot be read as a model"):
+        Model.load(path)
+
+
+def test_normalisation_is_folded_without_a_change():
+    torch.manual_seed(0)
+    network = NucleusNet()
+    with torch.no_grad():
+        network(torch.randn(2, 3, 64, 64))
+    network.eval()
+    planes = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = network(planes)
+        after = fused(network)(planes)
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_tiles_leave_no_seam(monkeypatch):
+    torch.manual_seed(0)
+    network = NucleusNet()
+    counts = np.random.default_rng(0).poisson(300, (515, 702)).astype(np.uint16)
+    whole = MapMaker(network, CAMERA, 8000, dtype="float32")(counts, 0.002)
+    monkeypatch.setattr("scotopic.learning.prediction._LARGEST_TILE_PX", 320)
+    tiled = MapMaker(network, CAMERA, 8000, dtype="float32")(counts, 0.002)
+    assert whole.foreground.shape == counts.shape
+    assert whole.probability.shape == (258, 351)
+    np.testing.assert_allclose(tiled.foreground, whole.foreground, atol=1e-4)
+    np.testing.assert_allclose(tiled.rays, whole.rays, atol=1e-2)
+
+
+@pytest.mark.e2e
+def test_a_killed_training_process_goes_on(run):
+    job_path = run.path / "job.json"
+    job = json.loads(job_path.read_text())
+    job["protocol"]["training"] |= {"steps": 60}
+    job_path.write_text(json.dumps(job))
+    command = [sys.executable, "-m", "scotopic", "train", str(run.path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while run.read_status("train").get("step", 0) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert run.latest_model() is None
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert run.latest_model() is not None
+    predictor = Predictor(Model.load(run.latest_model()), dtype="float32")
+    protocol, profile = run.read_protocol(), run.read_profile()
+    image = run.plate(protocol, profile).read("B3", 0, "100%")
+    prediction = predictor(image, 1.0)
+    assert prediction.labels.shape == image.shape
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "there is a model already" in again.stdout
