@@ -128,19 +128,22 @@ def acquire(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, spe
     with _told_in_one_line():
         with progress_display() as show:
             result = workflow.acquire(protocol, microscope, out, typer.echo, specimen=specimen, on_progress=show)
-    raise typer.Exit(_EXIT_CODES[result.end_reason])
+    raise typer.Exit(workflow.exit_code(result.end_reason))
 
 
 @app.command()
 def run(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specimen: Specimen = None) -> None:
-    """Do the whole job; this version goes as far as the reference masks, and says what is missing."""
+    """Do the whole job: acquire, train, validate, report. The same command goes on after a kill, at any stage.
+
+    Exit code 0: the report is whole; 1: something was skipped or is missing, and is said.
+    """
     from scotopic import workflow
     from scotopic.display import progress_display
 
     with _told_in_one_line():
         with progress_display() as show:
-            result = workflow.run(protocol, microscope, out, typer.echo, specimen, show)
-    raise typer.Exit(_EXIT_CODES[result.end_reason])
+            code = workflow.run(protocol, microscope, out, typer.echo, specimen, show)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -168,21 +171,34 @@ def segment(
     microscope: Annotated[
         Path | None, typer.Option("--microscope", "-m", help="Profile, for micrometres and photo-electrons.")
     ] = None,
+    model: Annotated[Path | None, typer.Option(help="Model file: by a network, also of dark images.")] = None,
+    light: Annotated[str | None, typer.Option(help="Light level of the images, for example 0.2% (--model).")] = None,
+    dose: Annotated[float | None, typer.Option(help="Or their light relative to full light (--model).")] = None,
     workers: Annotated[int, typer.Option(min=-1, help="Processes; -1: one a core.")] = -1,
     again: Annotated[bool, typer.Option("--again", help="Also where a run has masks already.")] = False,
 ) -> None:
-    """Find and measure nuclei. This version knows bright images only: --reference.
+    """Find and measure nuclei, by standard image analysis (--reference) or by a network (--model).
 
-    Without --out the masks and the tables of a run are written into it, and sites that have masks are left alone.
+    With --reference and without --out the masks and the tables of a run are written into it, and sites that have masks are left alone.
     """
     from scotopic import workflow
     from scotopic.protocol import Problem
 
-    if not reference:
-        _fail([Problem("must be given: this version segments bright images only", key="--reference")])
+    if reference == (model is not None):
+        _fail(
+            [Problem("one of the two must be given: bright images, or a network's file", key="--reference or --model")]
+        )
+    if model is not None and out is None:
+        _fail([Problem("must be given with --model: the folder for labels, overlays and table", key="--out")])
     if workers == 0:
         _fail([Problem("= 0; allowed: 1 or more, or -1 for one a core", key="--workers")])
     with _told_in_one_line():
+        if model is not None and out is not None:
+            count = workflow.segment_with_model(
+                images, out, typer.echo, model_path=model, light=light, dose=dose, profile_path=microscope
+            )
+            typer.echo(f"{count:,} nuclei; wrote {out}")
+            return
         if out is None:
             for run_folder in images:
                 workflow.segment_run(run_folder, typer.echo, workers=workers, again=again)
@@ -203,6 +219,19 @@ def train(
     with _told_in_one_line():
         _let_ending_signals_interrupt()
         workflow.train(run_folder, typer.echo, minutes=minutes, again=again)
+
+
+@app.command()
+def validate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    model: Annotated[Path | None, typer.Option(help="Model file; the run's latest without it.")] = None,
+) -> None:
+    """Judge a model on the held-out wells: report.json and report.html. Exit code 1 if something is missing."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        report = workflow.validate(run_folder, typer.echo, model=model)
+    raise typer.Exit(1 if report.missing else 0)
 
 
 @app.command()
@@ -231,9 +260,6 @@ def light_off(microscope: ProfileFile) -> None:
     with _told_in_one_line():
         workflow.light_off(microscope)
     typer.echo("The light is off.")
-
-
-_EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "failed": 1, "cancelled": 130}
 
 
 @contextmanager

@@ -1,16 +1,19 @@
 """The one place where everything is wired together: one module for each thing that a user asks for."""
 
-from scotopic.workflow.acquisition import STILL_MISSING, acquire, ask, light_off, progress_line, run, verify
+from scotopic.workflow.acquisition import acquire, ask, light_off, progress_line, verify
+from scotopic.workflow.darkness import segment_with_model
 from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
 from scotopic.workflow.look import snap
 from scotopic.workflow.segmentation import segment, segment_run
+from scotopic.workflow.validating import validate
+from scotopic.workflow.whole import exit_code, run
 
 __all__ = [
-    "STILL_MISSING",
     "acquire",
     "ask",
     "check",
+    "exit_code",
     "fit_to_specimen",
     "light_off",
     "progress_line",
@@ -18,7 +21,9 @@ __all__ = [
     "run",
     "segment",
     "segment_run",
+    "segment_with_model",
     "snap",
     "train",
+    "validate",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""The run: acquire, verify, ask, and the whole job in one go."""
+"""The acquisition: acquire, verify, ask, and light off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from scotopic.protocol import (
     read_model,
 )
 from scotopic.workflow.job import checked_job
-from scotopic.workflow.segmentation import segment_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
 
     from scotopic.microscope import AcquireResult, Progress
     from scotopic.store.run_folder import Request
-
-
-STILL_MISSING = ("training beside the acquisition", "validation and report")
-"""Parts of a run that this version does not have."""
 
 
 def acquire(
@@ -128,25 +123,3 @@ def light_off(profile_path: Path) -> None:
 
     profile = read_model(profile_path, MicroscopeProfile)
     close_microscope(open_microscope(profile, profile_path))
-
-
-def run(
-    protocol_path: Path,
-    profile_path: Path,
-    out: Path,
-    say: Callable[[str], None],
-    specimen: Path | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> AcquireResult:
-    """Do the whole job, as far as today's parts reach: check, acquire the plate, verify it, make reference masks.
-
-    Raises
-    ------
-    ProblemsError
-        If the check or the verification fails.
-    """
-    result = acquire(protocol_path, profile_path, out, say, specimen=specimen, on_progress=on_progress)
-    if result.end_reason.startswith("completed"):
-        segment_run(out, say)
-        say("this version goes no further; still missing: " + "; ".join(STILL_MISSING))
-    return result

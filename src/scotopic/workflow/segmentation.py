@@ -115,10 +115,8 @@ def segment(
     import pandas as pd
     from joblib import Parallel, delayed
 
-    from scotopic.nuclei import evenly_lit
-
     profile = read_model(profile_path, MicroscopeProfile) if profile_path else None
-    fields = [field for source in sources for field in _fields(source, profile)]
+    fields = [field for source in sources for field in fields_of(source, profile)]
     names = [field.name for field in fields]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ProblemsError([Problem(f"name more than one image: {', '.join(twice[:5])}", str(sources[0]))])
@@ -135,14 +133,26 @@ def segment(
         reasons = "; ".join(quality.reasons)
         verdicts.append({"image": field.name, "usable": quality.usable, "reasons": reasons, **quality.figures})
         say(_told(field.name, len(table), quality.reasons))
+    count = write_nuclei(out, tables, shapes, say)
+    pd.DataFrame(verdicts).to_csv(out / "quality.csv", index=False)
+    if profile is None and any(field.camera is None for field in fields):
+        say("no --microscope: areas are in pixels, intensities in counts")
+    return count
+
+
+def write_nuclei(
+    out: Path, tables: Sequence[pd.DataFrame], shapes: set[tuple[int, ...]], say: Callable[[str], None]
+) -> int:
+    """Write the nuclei of all images into one table, with uneven illumination taken out, and return their number."""
+    import pandas as pd
+
+    from scotopic.nuclei import evenly_lit
+
     nuclei, uncorrected = evenly_lit(pd.concat(tables, ignore_index=True), shapes)
     if uncorrected:
         say(uncorrected)
     nuclei.to_csv(out / "nuclei.csv", index=False)
     nuclei.to_parquet(out / "nuclei.parquet", index=False)
-    pd.DataFrame(verdicts).to_csv(out / "quality.csv", index=False)
-    if profile is None and any(field.camera is None for field in fields):
-        say("no --microscope: areas are in pixels, intensities in counts")
     return len(nuclei)
 
 
@@ -159,6 +169,8 @@ class _Field:
     camera: Camera | None
     settings: NucleiSettings
     origin_um: tuple[float, float] = (0.0, 0.0)
+    channel: str | None = None
+    """Channel, where it is known."""
 
 
 def _segment_field(field: _Field, out: Path) -> tuple[pd.DataFrame, SiteQuality, tuple[int, ...]]:
@@ -177,8 +189,8 @@ def _segment_field(field: _Field, out: Path) -> tuple[pd.DataFrame, SiteQuality,
     return table, judge(labels, image, table, field.settings.quality), image.shape
 
 
-def _fields(source: Path, profile: MicroscopeProfile | None) -> list[_Field]:
-    """Return the images that a path stands for.
+def fields_of(source: Path, profile: MicroscopeProfile | None, light: str | None = None) -> list[_Field]:
+    """Return the images that a path stands for; of a run those of a light level, of the reference level without it.
 
     Raises
     ------
@@ -186,7 +198,7 @@ def _fields(source: Path, profile: MicroscopeProfile | None) -> list[_Field]:
         If there are none.
     """
     if (source / "job.json").exists():
-        return _fields_of_run(source)
+        return _fields_of_run(source, light)
     files = sorted(p for p in source.iterdir() if p.suffix.lower() in _IMAGES) if source.is_dir() else [source]
     if not files or not all(file.is_file() for file in files):
         allowed = f"an image ({', '.join(_IMAGES)}), a folder of them, or a run"
@@ -195,20 +207,20 @@ def _fields(source: Path, profile: MicroscopeProfile | None) -> list[_Field]:
     return [_Field(file.name.split(".")[0], partial(_read_image, file), camera, NucleiSettings()) for file in files]
 
 
-def _fields_of_run(source: Path) -> list[_Field]:
+def _fields_of_run(source: Path, light: str | None) -> list[_Field]:
     from scotopic.reference import finished_frames, origin_um, read_frame
     from scotopic.store import RunFolder
 
     run_folder = RunFolder(source)
     protocol, profile = run_folder.read_protocol(), run_folder.read_profile()
-    reference = protocol.reference.name
+    reference = light or protocol.reference.name
     fields = []
     for (well, site, t), frames in finished_frames(run_folder).items():
         if reference in frames:
             name = f"{well}_{site}" + (f"_t{t}" if protocol.time_points > 1 else "")
             read = partial(read_frame, source, frames[reference])
             origin = origin_um(frames[reference], profile.camera)
-            fields.append(_Field(name, read, profile.camera, protocol.nuclei, origin))
+            fields.append(_Field(name, read, profile.camera, protocol.nuclei, origin, protocol.channel))
     if not fields:
         raise ProblemsError([Problem("has no finished site yet", str(source))])
     return fields

@@ -1,0 +1,100 @@
+"""Nuclei of images and of runs, found by a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scotopic.protocol import MicroscopeProfile, Problem, ProblemsError, read_model
+from scotopic.workflow.segmentation import fields_of, write_nuclei
+from scotopic.workflow.validating import fits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+
+def segment_with_model(
+    sources: Sequence[Path],
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    model_path: Path,
+    light: str | None = None,
+    dose: float | None = None,
+    profile_path: Path | None = None,
+) -> int:
+    """Find and measure the nuclei of images with a network; the folder has the layout of the reference segmentation's.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Images, folders of images, and run folders.
+    light : str, optional
+        Light level of the images, by its name in the model (or in the run).
+    dose : float, optional
+        Their light relative to full light, instead.
+    profile_path : Path, optional
+        Microscope profile: camera and pixel size of images that are not of a run.
+
+    Returns
+    -------
+    int
+        Number of nuclei.
+
+    Raises
+    ------
+    ProblemsError
+        If an image cannot be read, the model does not fit, or light or camera are not said.
+    """
+    import imageio.v3 as iio
+
+    from scotopic.learning.model import Model
+    from scotopic.learning.prediction import Predictor
+    from scotopic.nuclei import measure
+    from scotopic.pictures import overlay
+
+    model = Model.load(model_path)
+    profile = read_model(profile_path, MicroscopeProfile) if profile_path else None
+    relative = _relative_dose(model.card.levels, light, dose)
+    fields = [field for source in sources for field in fields_of(source, profile, light)]
+    if profile is not None:
+        channel = (
+            model.card.channel if model.card.channel in profile.light_sources else ", ".join(profile.light_sources)
+        )
+        fits(model_path, profile.camera.pixel_size_um, channel)
+    for folder in ("labels", "overlays"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    predictors: dict[str, Predictor] = {}
+    tables, shapes = [], set()
+    for field in fields:
+        if field.camera is None:
+            told = "must be given: a network needs the camera's offset, gain and read noise, and the pixel size"
+            raise ProblemsError([Problem(told, key="--microscope")])
+        fits(model_path, field.camera.pixel_size_um, field.channel)
+        camera = field.camera.noise
+        predictor = predictors.setdefault(camera.model_dump_json(), Predictor(model, camera))
+        image = field.read()
+        labels = predictor(image, relative).labels
+        iio.imwrite(out / "labels" / f"{field.name}.png", labels.astype(np.uint16))
+        iio.imwrite(out / "overlays" / f"{field.name}.png", overlay(image, labels))
+        size = field.camera.pixel_size_um
+        table = measure(labels, image, pixel_size_um=size, origin_um=field.origin_um, camera=field.camera)
+        table.insert(0, "image", field.name)
+        tables.append(table)
+        shapes.add(image.shape)
+        say(f"{field.name}: {len(table)} nuclei")
+    return write_nuclei(out, tables, shapes, say)
+
+
+def _relative_dose(levels: dict[str, float], light: str | None, dose: float | None) -> float:
+    if dose is not None:
+        if not 0 < dose <= 1:
+            raise ProblemsError([Problem(f"= {dose:g}; allowed: above 0, up to 1 (full light)", key="--dose")])
+        return dose
+    if light is None:
+        raise ProblemsError([Problem("must be given: what light the images got (or --dose)", key="--light")])
+    if light not in levels:
+        raise ProblemsError([Problem(f"= {light!r}; the model knows: {', '.join(levels)}", key="--light")])
+    return levels[light]

@@ -1,0 +1,70 @@
+"""Validation: from a run and its model to the report."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from scotopic.workflow.segmentation import opened_run, segment_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from scotopic.report import Report
+
+
+def validate(run_path: Path, say: Callable[[str], None], *, model: Path | None = None) -> Report:
+    """Segment the held-out wells with a model at every light level, compare, and write `report.json` and `report.html`.
+
+    Parameters
+    ----------
+    model : Path, optional
+        Model file; the run's latest without it.
+
+    Raises
+    ------
+    ProblemsError
+        If there is no run, nothing of it is finished, or the model does not fit it.
+    """
+    from scotopic.report import validate as validate_run
+    from scotopic.report import write_page
+    from scotopic.store.files import replace_text
+
+    run = opened_run(run_path)
+    segment_run(run_path, say)
+    path = model or run.latest_model()
+    protocol, profile = run.read_protocol(), run.read_profile()
+    if path is not None:
+        fits(path, profile.camera.pixel_size_um, protocol.channel)
+    setup = None
+    if profile.simulator is not None:
+        from scotopic.protocol.simulator_setup import SimulatorSetup
+
+        setup = SimulatorSetup.of(profile, protocol)
+    report = validate_run(run, path, setup, say)
+    run.write_status("report", state="completed", model=report.model, missing=report.missing)
+    replace_text(run.path / "report.json", json.dumps(report.model_dump(mode="json", by_alias=True), indent=1))
+    write_page(run, report)
+    for text in report.missing:
+        say(f"missing in the report: {text}")
+    from scotopic.report.page import verdict
+
+    say(verdict(report))
+    say(f"report: {run.path / 'report.html'}")
+    return report
+
+
+def fits(model_path: Path, pixel_size_um: float, channel: str | None) -> None:
+    """Refuse a model that was trained on other pixels or another channel.
+
+    Raises
+    ------
+    ProblemsError
+        If it does not fit.
+    """
+    from scotopic.learning.model import Model
+    from scotopic.protocol import Problem, ProblemsError
+
+    if why := Model.load(model_path).card.misfit(pixel_size_um, channel):
+        raise ProblemsError([Problem(why, str(model_path))])
