@@ -19,6 +19,7 @@ from conftest import DATA, ROOT
 from scotopic.nuclei import matching, pooled
 from scotopic.protocol import ImagingProtocol
 from scotopic.protocol.simulator_setup import SimulatorSetup
+from scotopic.report import Report
 from scotopic.simulator import make_specimen
 from scotopic.simulator.specimen import Field
 from scotopic.store import RunFolder
@@ -30,7 +31,7 @@ DEMO = ROOT / "hardware_configs" / "demo.yaml"
 
 def scotopic(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scotopic", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, encoding="utf-8")
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8")
 
 
 def test_light_programs_stay_light():
@@ -84,14 +85,18 @@ def test_the_schema_is_printed():
 @pytest.mark.e2e
 def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     """The thin path through everything: it grows with every part."""
-    out = tmp_path / "RUN"
-    result = scotopic("run", QUICKSTART, "--microscope", SIMULATED, "--out", out)
-    assert result.returncode == 0, result.stderr
+    out, protocol = tmp_path / "RUN", tmp_path / "short.yaml"
+    protocol.write_text(
+        QUICKSTART.read_text(encoding="utf-8").replace("training: {minutes: 2}", "training: {steps: 150}"),
+        encoding="utf-8",
+    )
+    result = scotopic("run", protocol, "--microscope", SIMULATED, "--out", out)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert "96 frames planned, held-out wells: B2, B4" in result.stdout
     assert "verified: 96 frames written, 0 skipped" in result.stdout
     assert "reference masks: 24 sites" in result.stdout
-    assert "still missing" in result.stdout
-    assert (out / "protocol.yaml").read_bytes() == QUICKSTART.read_bytes()
+    assert result.stdout.splitlines()[-1] == f"report: {out / 'report.html'}"
+    assert (out / "protocol.yaml").read_bytes() == protocol.read_bytes()
     assert (out / "simulated.cfg").exists()
     signals = [
         zarr.open_array(out / "plate.ome.zarr" / "C" / "3" / "2" / "0", mode="r")[0, channel, 0].astype(float).mean()
@@ -100,8 +105,35 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     ]
     assert signals == pytest.approx(signals[0] * np.array([1, 0.02, 0.002, 0.0005]), rel=0.1)
     assert scotopic("verify", out).returncode == 0
-    again = scotopic("run", QUICKSTART, "--microscope", SIMULATED, "--out", out)
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert Report.model_validate(report).held_out_wells == ("B2", "B4")
+    rows = {(row["source"], row["name"]): row for row in report["levels"]}
+    assert len(rows) == 12
+    assert rows["network", "100%"]["against"]["truth"]["f1_at_0.5"]["value"] > 0.5, "after 150 steps"
+    assert rows["reference", "0.05%"]["against"]["truth"]["f1_at_0.5"]["value"] > 0.9
+    assert rows["classical", "0.05%"]["against"]["truth"]["f1_at_0.5"]["value"] < 0.7
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 6
+    assert "http" not in page, "nothing leaves the page"
+    model = RunFolder(out).latest_model()
+    dark = scotopic("segment", out, "--model", model, "--light", "0.2%", "--out", tmp_path / "dark")
+    assert dark.returncode == 0, dark.stderr
+    assert len(list((tmp_path / "dark" / "labels").iterdir())) == 24
+    coarse = tmp_path / "coarse.yaml"
+    coarse.write_text(SIMULATED.read_text(encoding="utf-8").replace("pixel_size_um: 0.65", "pixel_size_um: 1.3"))
+    image = DATA / "nuclei" / "images" / "007.png"
+    for profile, expected in ((coarse, "pixels of 0.65 um, these images have 1.3 um"),):
+        words = "segment", image, "--model", model, "--light", "2%", "-m", profile, "--out", tmp_path / "no"
+        refused = scotopic(*words)
+        assert refused.returncode == 2
+        assert expected in refused.stderr
+    assert (
+        "--microscope must be given"
+        in scotopic("segment", image, "--model", model, "--dose", "1", "--out", tmp_path).stderr
+    )
+    again = scotopic("run", protocol, "--microscope", SIMULATED, "--out", out)
     assert again.returncode == 0
+    assert "there is a model already" in again.stdout
     assert len((out / "frames.jsonl").read_text().splitlines()) == 96, "nothing is exposed again"
     assert "B2_0:" in result.stdout
     assert "B2_0:" not in again.stdout, "masks are made once"
@@ -127,6 +159,21 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
             np.testing.assert_array_equal(plate.read_labels(record.well, 0, "reference"), labels)
             fields.append(matching(specimen.truth(field).labels, labels))
     assert pooled(fields).at(0.5).f1 > 0.9, "against the truth of the simulator"
+
+
+@pytest.mark.e2e
+def test_a_run_that_nothing_can_be_learned_from_says_so_and_its_report_too(tmp_path):
+    """MMCore's demo camera shows no nuclei."""
+    protocol = tmp_path / "p.yaml"
+    protocol.write_text(QUICKSTART.read_text(encoding="utf-8").replace("rows: 2, columns: 2", "rows: 1, columns: 1"))
+    result = scotopic("run", protocol, "--microscope", DEMO, "--out", tmp_path / "RUN")
+    assert result.returncode == 1
+    assert "nothing can be learned: the quality gate refuses all 4 training sites" in result.stdout
+    assert "missing in the report: there is no model" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+    report = json.loads((tmp_path / "RUN" / "report.json").read_text(encoding="utf-8"))
+    assert report["model"] is None
+    assert "nothing can be learned" in report["missing"][0]
 
 
 @pytest.mark.e2e
@@ -211,7 +258,7 @@ def test_what_cannot_be_segmented_is_told_in_one_line(tmp_path):
     assert images.returncode == 2
     assert "holds no run" in images.stderr
     assert "--workers" in scotopic("segment", tmp_path, "--reference", "--workers", 0).stderr
-    assert "--reference: must be given" in result.stderr or "--reference must be given" in result.stderr
+    assert "--reference or --model: one of the two must be given" in result.stderr
 
 
 def test_light_off_does_only_that():
@@ -224,9 +271,10 @@ def test_light_off_does_only_that():
 @pytest.mark.e2e
 def test_a_run_on_real_images_says_which_wells_they_fill(tmp_path):
     protocol = tmp_path / "p.yaml"
-    protocol.write_text(QUICKSTART.read_text(encoding="utf-8").replace("rows: 2, columns: 2", "rows: 2, columns: 1"))
+    text = QUICKSTART.read_text(encoding="utf-8").replace("rows: 2, columns: 2", "rows: 2, columns: 1")
+    protocol.write_text(text.replace("training: {minutes: 2}", "training: {steps: 4}"), encoding="utf-8")
     result = scotopic("run", protocol, "-m", SIMULATED, "--out", tmp_path / "RUN", "--specimen", DATA / "nuclei")
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     assert "6 images fill 3 wells of 2 sites; 3 of 6 wells are left out" in result.stdout
     assert "24 frames planned, held-out wells: B2\n" in result.stdout
 
