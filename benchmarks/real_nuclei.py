@@ -1,12 +1,13 @@
 """How well real nuclei are found in the dark by a network that no human has taught.
 
-usage: real_nuclei.py FOLDER [--out RUN] [--minutes 12] [--simulator-as-it-is]
+usage: real_nuclei.py FOLDER [--work DIR] [--minutes 12] [--as-they-are] [--simulator-as-it-is]
        FOLDER with images/, masks/ and index.csv, whose `split` column says `tune` or `test`
 
 The images are the specimen of the simulated microscope, one a well: those of `tune` are learned from, by the reference
 segmentation's masks alone, those of `test` are held out; the hand masks serve as truth of the report. 8000 photo-electrons
-at the 99.5th percentile above background, 6 e- of read noise; without uneven light, drift and bleaching of the simulator's
-own unless asked for. Prints the report's rows against hand masks.
+at the 99.5th percentile above background of each field (of all together with --as-they-are, where some fields are three times
+dimmer), 6 e- of read noise; without uneven light, drift and bleaching of the simulator's own unless asked for. Prints the
+report's rows against hand masks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import imageio.v3 as iio
+import numpy as np
 import yaml
 from machine import machine
 
@@ -30,9 +32,10 @@ from scotopic.simulator.replay import mask_path
 
 ROOT = Path(__file__).parent.parent
 WELLS = "A1:H12"
+PEAK_COUNTS = 16000
 
 
-def specimen(source: Path, folder: Path) -> tuple[int, int, tuple[int, int]]:
+def specimen(source: Path, folder: Path, *, as_they_are: bool) -> tuple[int, int, tuple[int, int]]:
     """Copy images and masks so that the names put `tune` first; return how many are of each, and their shape."""
     with (source / "index.csv").open(encoding="utf-8") as file:
         split = {row["name"]: row["split"] for row in csv.DictReader(file)}
@@ -42,7 +45,10 @@ def specimen(source: Path, folder: Path) -> tuple[int, int, tuple[int, int]]:
     for path in sorted((source / "images").iterdir()):
         part, mask = split[path.stem], mask_path(path)
         name = f"{int(part == 'test')}_{path.name}"
-        shutil.copyfile(path, folder / "images" / name)
+        if as_they_are:
+            shutil.copyfile(path, folder / "images" / name)
+        else:
+            iio.imwrite(folder / "images" / name, equally_bright(iio.imread(path)))
         if mask is not None:
             shutil.copyfile(mask, folder / "masks" / name)
         counts[part] += 1
@@ -50,12 +56,20 @@ def specimen(source: Path, folder: Path) -> tuple[int, int, tuple[int, int]]:
     return counts["tune"], counts["test"], (height, width)
 
 
+def equally_bright(image: np.ndarray) -> np.ndarray:
+    """Return an image whose 99.5th percentile lies a fixed number of counts above its background."""
+    low, high = np.percentile(image, [1, 99.5])
+    return np.clip(np.rint((image - low) * (PEAK_COUNTS / (high - low))), 0, 65535).astype(np.uint16)
+
+
 def write_job(folder: Path, images: Path, asked: argparse.Namespace) -> tuple[Path, Path]:
     """Write protocol and profile, and return their paths."""
-    n_tune, n_test, (height, width) = specimen(asked.folder, images)
+    n_tune, n_test, (height, width) = specimen(asked.folder, images, as_they_are=asked.as_they_are)
     profile = yaml.safe_load((ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8"))
     profile["camera"] |= {"height_px": height, "width_px": width}
     profile["simulator"]["specimen"] = {"kind": "images", "folder": str(images)}
+    if not asked.as_they_are:
+        profile["simulator"]["specimen"]["offset_counts"] = 0
     if not asked.simulator_as_it_is:
         profile["simulator"] |= {"illumination_falloff": 0, "drift_um": 0, "bleaching_per_full_exposure": 0}
     shutil.copyfile(ROOT / "hardware_configs" / "simulated.cfg", folder / "simulated.cfg")
@@ -86,15 +100,17 @@ def rows(report: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--work", type=Path, help="where specimen and run are kept")
     parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--as-they-are", action="store_true")
     parser.add_argument("--simulator-as-it-is", action="store_true")
     asked = parser.parse_args()
     print(f"# {machine()}")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = asked.work or Path(name)
+        folder.mkdir(exist_ok=True)
         protocol, profile = write_job(folder, folder / "specimen", asked)
-        out = asked.out or folder / "RUN"
+        out = folder / "RUN"
         command = [sys.executable, "-m", "scotopic", "run", protocol, "--microscope", profile, "--out", out]
         subprocess.run(list(map(str, command)), check=True)
         rows(json.loads((out / "report.json").read_text(encoding="utf-8")))

@@ -8,6 +8,7 @@ import pytest
 
 from scotopic.microscope import acquire, prepare_run
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, read_model
+from scotopic.workflow import segment_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,3 +68,13 @@ def acquired(job: Job, out, core=None):
 def is_dark(core, job: Job) -> bool:
     source = job.profile.light_source("DAPI")
     return float(core.getProperty(source.device, source.property)) == 0 and not core.getShutterOpen()
+
+
+@pytest.fixture(scope="session")
+def segmented_plate(tmp_path_factory) -> Path:
+    """A run of four wells of two sites with reference masks, made once; to be copied before it is changed."""
+    training = {"steps": 4, "threads": 2, "dtype": "float32"}
+    job = small("simulated", wells="B2:B5", held_out="B3", training=training)
+    run, _ = acquired(job, tmp_path_factory.mktemp("runs") / "run")
+    segment_run(run.path, lambda _: None, workers=1)
+    return run.path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -52,6 +53,10 @@ def _main(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the console's code page lacks must not stop a run
+    if "SCOTOPIC_ENDS_WITH_STDIN" in os.environ:
+        from scotopic.workflow.whole import end_with_the_process_that_began_this_one
+
+        end_with_the_process_that_began_this_one()
 
 
 @_protocol_app.command("schema")

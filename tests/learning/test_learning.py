@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import acquired, small
 from scotopic.learning import training
 from scotopic.learning.model import Model
 from scotopic.learning.network import NucleusNet, fused
@@ -21,24 +20,14 @@ from scotopic.learning.prediction import MapMaker, Predictor
 from scotopic.photons import CameraNoise
 from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder
-from scotopic.workflow import segment_run, train
+from scotopic.workflow import train
 
-WELLS = {"wells": "B2:B5", "held_out": "B3"}
 CAMERA = CameraNoise(offset_counts=200, gain_e_per_count=0.8, read_noise_e=6, saturation_counts=65535)
 
 
-@pytest.fixture(scope="module")
-def plate(tmp_path_factory):
-    """Four wells of two sites with reference masks, made once."""
-    job = small("simulated", **WELLS, training={"steps": 4, "threads": 2, "dtype": "float32"})
-    run, _ = acquired(job, tmp_path_factory.mktemp("runs") / "run")
-    segment_run(run.path, lambda _: None, workers=1)
-    return run.path
-
-
 @pytest.fixture
-def run(plate, tmp_path):
-    return RunFolder(shutil.copytree(plate, tmp_path / "run"))
+def run(segmented_plate, tmp_path):
+    return RunFolder(shutil.copytree(segmented_plate, tmp_path / "run"))
 
 
 def test_held_out_wells_are_never_among_the_pairs(run):
@@ -66,13 +55,13 @@ def test_one_training_well_is_not_enough_and_is_told_so(run):
 
 
 @pytest.mark.e2e
-def test_the_same_steps_give_the_same_model_twice_and_a_kill_changes_nothing(run, plate, tmp_path):
+def test_the_same_steps_give_the_same_model_twice_and_a_kill_changes_nothing(run, segmented_plate, tmp_path):
     assert train(run.path, lambda _: None)
     first = run.latest_model()
     status = run.read_status("train")
     assert status["state"] == "completed"
     assert set(status["f1"]) == {"100%", "2%", "0.2%", "0.05%"}
-    other = RunFolder(shutil.copytree(plate, tmp_path / "other"))
+    other = RunFolder(shutil.copytree(segmented_plate, tmp_path / "other"))
 
     class Stopped(BaseException):
         pass
@@ -113,9 +102,9 @@ def test_normalisation_is_folded_without_a_change():
     torch.manual_seed(0)
     network = NucleusNet()
     with torch.no_grad():
-        network(torch.randn(2, 3, 64, 64))
+        network(torch.randn(2, 4, 64, 64))
     network.eval()
-    planes = torch.randn(1, 3, 64, 64)
+    planes = torch.randn(1, 4, 64, 64)
     with torch.inference_mode():
         before = network(planes)
         after = fused(network)(planes)

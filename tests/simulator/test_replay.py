@@ -174,3 +174,16 @@ def test_masks_belong_to_the_image_of_the_same_name_and_black_and_white_ones_are
     s = specimen(folder, chosen=sites("A1:A2", rows=1, columns=1))
     truths = [s.truth(field_of(site)) for site in sites("A1:A2", rows=1, columns=1)]
     assert [t and len(t.nuclei) for t in truths] == [None, 2]
+
+
+def test_labels_from_a_png_are_truth_as_they_are(tmp_path):
+    """Pillow hands out pixels that cannot be written to."""
+    labels = np.zeros((96, 96), np.uint16)
+    labels[10:30, 10:30], labels[50:70, 40:80] = 7, 300
+    for folder, image in (("images", (labels > 0) * np.uint8(200)), ("masks", labels)):
+        (tmp_path / folder).mkdir()
+        iio.imwrite(tmp_path / folder / "a.png", image)
+    settings = ImageSpecimenSettings(kind="images", folder=str(tmp_path))
+    site = sites("A1", rows=1, columns=1)[0]
+    truth = ImageSpecimen(settings, (site,), (96, 96), PX).truth(field_of(site, (96, 96)))
+    assert np.unique(truth.labels).tolist() == [0, 1, 2]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _THINNED = 0.4
 """Share of crops whose dark image is made, at any dose; the others are as measured."""
-_BRIGHTEST_THINNED = 0.1
+_BRIGHTEST_THINNED = 0.03
 _BELOW_DIMMEST = 0.6
 """Doses are drawn from this share of the dimmest level up: what is a little darker than trained on must not surprise."""
 _BRIGHTNESS_SPREAD = 0.25
@@ -107,7 +107,7 @@ def _dark_image(
         counts = camera.expose(bright * np.float32(dose) * slope, rng)
     else:
         levels = list(doses)
-        share = np.array([1 - 0.5 * np.log10(doses[level]) for level in levels])
+        share = np.array([1 - np.log10(doses[level]) for level in levels])  # the dark is harder
         level = levels[rng.choice(len(levels), p=share / share.sum())]
         counts, dose = site.images[level][pixels], doses[level]
     empty = rng.random() < _EMPTY

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scotopic.learning.calibration import input_planes
+from scotopic.learning.calibration import PLANES, input_planes
 from scotopic.learning.instances import Maps, find_candidates, nuclei_of
 from scotopic.learning.network import STRIDE, NucleusNet, fused
 from scotopic.learning.targets import GRID, RAYS
@@ -125,7 +125,7 @@ class MapMaker:
 
     def _faster_dtype(self) -> str:
         """Time both number formats: many processors emulate bfloat16, ten times slower."""
-        planes = torch.zeros(1, 3, _TIMED_PX, _TIMED_PX)
+        planes = torch.zeros(1, PLANES, _TIMED_PX, _TIMED_PX)
         seconds = {}
         for name in DTYPES:
             self.dtype = name

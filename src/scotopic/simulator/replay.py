@@ -185,7 +185,9 @@ class ImageSpecimen:
             int(np.clip(start, 0, size - n))
             for start, size, n in zip((row, column), masks.shape, (field.height_px, field.width_px), strict=True)
         )
-        labels, *_ = relabel_sequential(masks[row : row + field.height_px, column : column + field.width_px])
+        labels, *_ = relabel_sequential(
+            masks[row : row + field.height_px, column : column + field.width_px].copy()  # the masks are read-only
+        )
         return Truth(labels.astype(np.int32), nuclei_table(labels, field.pixel_size_um))
 
     def _piece_at(self, centre_px: tuple[float, float], px: float) -> tuple[Site, Path, int, int] | None:

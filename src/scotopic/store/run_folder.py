@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Request = Literal["pause", "resume", "finish", "cancel"]
 REQUESTS: tuple[Request, ...] = get_args(Request)
 """What can be asked of a running acquisition."""
+_HAND_OVER_S = 3.0
+"""A process whose parent was killed gives its locks back within this time."""
 
 
 class RunFolder:
@@ -102,7 +104,7 @@ class RunFolder:
 
     @contextmanager
     def _only_one(self, name: str, told: str) -> Iterator[None]:
-        lock = FileLock(self.path / name, blocking=False)
+        lock = FileLock(self.path / name, timeout=_HAND_OVER_S)
         try:
             lock.acquire()
         except Timeout as error:

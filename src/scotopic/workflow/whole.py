@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING
 
 from scotopic.workflow.acquisition import acquire
@@ -15,7 +18,10 @@ if TYPE_CHECKING:
 
     from scotopic.microscope import Progress
 
+ENDS_WITH_STDIN = "SCOTOPIC_ENDS_WITH_STDIN"
+"""Environment variable: a process that finds it set ends when its standard input does."""
 _MISTAKE, _INTERRUPTED = 2, 130
+_LONGEST_END_S = 10.0
 _EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "failed": 1, "cancelled": _INTERRUPTED}
 
 
@@ -59,12 +65,33 @@ def run(
 
 
 def _in_a_process_of_its_own(command: str, out: Path, say: Callable[[str], None]) -> int:
-    """Run a command on the run, pass on what it says, and return its exit code."""
+    """Run a command on the run, pass on what it says, and return its exit code; it ends when this process does."""
     words = [sys.executable, "-m", "scotopic", command, str(out)]
-    surroundings = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
+    surroundings = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", ENDS_WITH_STDIN: "1"}
     with subprocess.Popen(  # noqa: S603 - our own command
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=surroundings, encoding="utf-8", errors="replace"
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=surroundings,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         for line in process.stdout or ():
             say(line.rstrip())
     return process.returncode
+
+
+def end_with_the_process_that_began_this_one() -> None:
+    """Interrupt the main thread when standard input ends: a killed `scotopic run` must not leave a training behind.
+
+    A pipe's end is the one sign of a killed parent that all operating systems give.
+    """
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        _thread.interrupt_main()
+        time.sleep(_LONGEST_END_S)
+        os._exit(_INTERRUPTED)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,176 @@
+"""What is found on the held-out sites: by the network, by the reference masks, by the classical method, and in truth."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from joblib import Parallel, delayed
+
+from scotopic.nuclei import measure, reference_segmentation
+from scotopic.reference import REFERENCE, finished_frames, origin_um, read_frame
+from scotopic.simulator import Field, make_specimen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from scotopic.protocol.simulator_setup import SimulatorSetup
+    from scotopic.report.schema import Source
+    from scotopic.store import FrameRecord, RunFolder
+
+SiteKey = tuple[str, int, int]
+"""Well, site, time point."""
+Labels = dict[SiteKey, "NDArray[Any]"]
+Row = tuple["Source", str]
+"""Source and light level."""
+
+
+class HeldOutSites:
+    """The finished sites of held-out wells that have reference masks."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.protocol, self.profile = run.read_protocol(), run.read_profile()
+        self.plate = run.plate(self.protocol, self.profile)
+        references = run.references()
+        self.frames: dict[SiteKey, dict[str, FrameRecord]] = {
+            key: levels
+            for key, levels in sorted(finished_frames(run).items())
+            if key[0] in self.protocol.held_out_wells and key in references
+        }
+
+    @property
+    def wells(self) -> tuple[str, ...]:
+        """Held-out wells that have such sites, in the protocol's order."""
+        there = {key[0] for key in self.frames}
+        return tuple(well for well in self.protocol.held_out_wells if well in there)
+
+    @property
+    def missing(self) -> str:
+        """Why there is nothing to validate on; empty if there is something."""
+        if not self.protocol.held_out_wells:
+            return "no well is held out: nothing can be validated"
+        return "" if self.frames else "no site of a held-out well is finished, with reference masks"
+
+    def __iter__(self) -> Iterator[tuple[SiteKey, FrameRecord]]:
+        return ((key, record) for key, levels in self.frames.items() for record in levels.values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.frames.values()))
+
+    def relative_dose(self, key: SiteKey, record: FrameRecord) -> float:
+        """Return the light of an image relative to the site's reference image, or to the protocol's if there is none."""
+        reference = self.protocol.reference
+        bright = self.frames[key].get(reference.name)
+        return record.signal_dose_ms / (bright.signal_dose_ms if bright else reference.nominal_dose)
+
+    def measured(self, key: SiteKey, record: FrameRecord, labels: NDArray[Any]) -> pd.DataFrame:
+        """Return the table of nuclei of a frame."""
+        camera = self.profile.camera
+        image = read_frame(self.run.path, record)
+        origin = origin_um(record, camera)
+        table = measure(labels, image, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
+        place: dict[str, Any] = {
+            "well": record.well,
+            "site": record.site,
+            "t": record.t,
+            "level": record.level,
+            "relative_dose": self.relative_dose(key, record),
+        }
+        return table.assign(**place)[[*place, *table.columns]]
+
+
+@dataclass
+class Findings:
+    """Label images and tables of nuclei, by source and light level."""
+
+    labels: dict[Row, Labels] = field(default_factory=lambda: defaultdict(dict))
+    tables: dict[Row, list[pd.DataFrame]] = field(default_factory=lambda: defaultdict(list))
+    truth: Labels = field(default_factory=dict)
+    """Label images of the specimen, where it knows them."""
+    true_nuclei: list[pd.DataFrame] = field(default_factory=list)
+    """Tables of the specimen's nuclei that do not touch the border."""
+    prediction_s: list[float] = field(default_factory=list)
+    """Time that the network took, a frame."""
+
+    def add(self, source: Source, sites: HeldOutSites, key: SiteKey, record: FrameRecord, labels: NDArray[Any]) -> None:
+        """Add what a source found in a frame."""
+        self.labels[source, record.level][key] = labels
+        self.tables[source, record.level].append(sites.measured(key, record, labels))
+
+
+def find_by_network(sites: HeldOutSites, model_path: Path, findings: Findings) -> dict[str, Any]:
+    """Segment every frame with a model; masks go into the plate, tables into the run, under the hash of its file.
+
+    Returns
+    -------
+    dict
+        What the model says of itself.
+    """
+    from scotopic.learning.model import Model, model_hash
+    from scotopic.learning.prediction import Predictor
+
+    model, name = Model.load(model_path), model_hash(model_path)
+    predictor = Predictor(model, sites.profile.camera)
+    order = [level.name for level in sites.protocol.light_levels]
+    sites.run.nuclei.folder(name).mkdir(parents=True, exist_ok=True)
+    with sites.run.masks_lock():
+        for key, levels in sites.frames.items():
+            for record in levels.values():
+                image = read_frame(sites.run.path, record)
+                begun = time.perf_counter()
+                labels = predictor(image, sites.relative_dose(key, record)).labels
+                findings.prediction_s.append(time.perf_counter() - begun)
+                group = f"network_{name}_{order.index(record.level)}"
+                sites.plate.write_labels(record.well, record.site, group, record.t, 0, labels)
+                findings.add("network", sites, key, record, labels)
+            tables = [findings.tables["network", level][-1] for level in levels]
+            sites.run.nuclei.write(name, *key, pd.concat(tables, ignore_index=True))
+    return model.card.model_dump(mode="json")
+
+
+def find_by_reference(sites: HeldOutSites, findings: Findings) -> None:
+    """Take the reference masks, which were made of the bright image, at every level."""
+    for key, levels in sites.frames.items():
+        labels = sites.plate.read_labels(key[0], key[1], REFERENCE, key[2])
+        for record in levels.values():
+            findings.add("reference", sites, key, record, labels)
+
+
+def find_classically(sites: HeldOutSites, findings: Findings) -> None:
+    """Segment every frame by standard image analysis, as bright ones are."""
+    size, settings = sites.profile.camera.pixel_size_um, sites.protocol.nuclei.segmentation
+    found = Parallel(n_jobs=-1, return_as="generator")(
+        delayed(_classical)(sites.run.path, record, size, settings) for _, record in sites
+    )
+    for (key, record), labels in zip(sites, found, strict=True):
+        findings.add("classical", sites, key, record, labels)
+
+
+def _classical(run_path: Path, record: FrameRecord, pixel_size_um: float, settings: Any) -> NDArray[Any]:
+    """Segment one frame, in any process."""
+    return reference_segmentation(read_frame(run_path, record), pixel_size_um=pixel_size_um, settings=settings)
+
+
+def find_truth(sites: HeldOutSites, setup: SimulatorSetup, findings: Findings) -> str:
+    """Ask a simulated specimen what was there.
+
+    Returns
+    -------
+    str
+        Fingerprint of the specimen.
+    """
+    specimen = make_specimen(setup)
+    for key, levels in sites.frames.items():
+        x_um, y_um = setup.placement.to_plate(*next(iter(levels.values())).xy_um)
+        truth = specimen.truth(Field(x_um, y_um, setup.width_px, setup.height_px, setup.pixel_size_um))
+        if truth is not None:
+            findings.truth[key] = truth.labels
+            findings.true_nuclei.append(truth.nuclei[~truth.nuclei["touches_border"].astype(bool)])
+    return specimen.fingerprint

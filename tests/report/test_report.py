@@ -1,0 +1,124 @@
+"""The report of small runs, whole and broken ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from conftest import acquired, small
+from scotopic.report import Report, write_page
+from scotopic.report.findings import Findings, HeldOutSites, find_by_reference
+from scotopic.report.page import verdict
+from scotopic.report.rows import rows_of
+from scotopic.store import RunFolder
+from scotopic.workflow import segment_run, validate
+
+LEVELS = ["100%", "2%", "0.2%", "0.05%"]
+
+
+@pytest.fixture
+def run(segmented_plate, tmp_path):
+    return RunFolder(shutil.copytree(segmented_plate, tmp_path / "run"))
+
+
+def change_job(run, **protocol):
+    path = run.path / "job.json"
+    job = json.loads(path.read_text(encoding="utf-8"))
+    job["protocol"] |= protocol
+    path.write_text(json.dumps(job), encoding="utf-8")
+
+
+def without_some(labels, keep):
+    kept = labels.copy()
+    kept[~np.isin(labels, keep)] = 0
+    return kept
+
+
+def test_figures_are_those_that_a_pencil_gives(run):
+    """A network that finds half of what the reference has, at one level one nucleus, at one nothing."""
+    sites, findings = HeldOutSites(run), Findings()
+    find_by_reference(sites, findings)
+    count = sum(int(np.unique(labels).size - 1) for labels in findings.labels["reference", "100%"].values())
+    half = 0
+    for key, record in sites:
+        labels = findings.labels["reference", record.level][key]
+        names = np.unique(labels)[1:]
+        keep = {"100%": names, "2%": names[::2], "0.2%": names[:1], "0.05%": []}[record.level]
+        half += len(keep) if record.level == "2%" else 0
+        findings.add("network", sites, key, record, without_some(labels, keep))
+    rows = {(row.source, row.name): row for row in rows_of(sites, findings)}
+    assert list(rows) == [(source, level) for source in ("network", "reference") for level in LEVELS]
+    full = rows["network", "100%"]
+    assert full.nuclei_count == count
+    assert set(full.against) == {"reference"}, "nothing is compared with itself"
+    assert full.against["reference"].f1_at_0_5.value == 1
+    dim = rows["network", "2%"]
+    assert dim.nuclei_count == half
+    assert dim.against["network_100"].count_deviation_percent.value == pytest.approx(100 * (half / count - 1))
+    assert dim.against["reference"].miss_percent.value == pytest.approx(100 * (1 - half / count))
+    assert dim.against["reference"].false_percent.value == 0
+    assert dim.against["reference"].f1_at_0_5.confidence_95 is None, "no guess"
+    one, none = rows["network", "0.2%"], rows["network", "0.05%"]
+    assert one.nuclei_count == 2
+    assert one.g1_percent is None
+    assert "nuclei" in one.cell_cycle
+    assert none.nuclei_count == 0
+    assert none.median_area_um2 is None
+    assert none.against["network_100"].count_deviation_percent.value == -100
+    assert rows["reference", "0.05%"].relative_dose == pytest.approx(0.0005)
+    assert rows["reference", "0.05%"].mean_intensity == pytest.approx(rows["reference", "100%"].mean_intensity, rel=0.1)
+
+
+def test_a_run_without_a_model_has_a_report_that_says_so(run):
+    said = []
+    report = validate(run.path, said.append)
+    assert report.model is None
+    assert report.missing == ("there is no model: the run was not trained on",)
+    assert report.held_out_wells == ("B3",)
+    assert {row.source for row in report.levels} == {"reference", "classical"}
+    assert all("truth" in row.against for row in report.levels)
+    assert "missing in the report: there is no model: the run was not trained on" in said
+    written = json.loads((run.path / "report.json").read_text(encoding="utf-8"))
+    assert Report.model_validate(written) == report
+    assert "f1_at_0.5" in written["levels"][0]["against"]["truth"]
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "Missing: there is no model" in page
+    assert page.count("<img") == 5, "light against error, and a field at four levels"
+    assert verdict(report).startswith("No verdict")
+
+
+def test_a_run_without_held_out_wells_says_so(run):
+    change_job(run, held_out=0)
+    report = validate(run.path, lambda _: None)
+    assert report.missing[0] == "no well is held out: nothing can be validated"
+    assert report.levels == ()
+    assert "no well is held out" in (run.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_half_a_plate_is_reported_as_what_it_is(run):
+    change_job(run, held_out="B3, B5")
+    ledger = run.path / "frames.jsonl"
+    lines = ledger.read_text(encoding="utf-8").splitlines(keepends=True)
+    ledger.write_text("".join(line for line in lines if '"well":"B5"' not in line), encoding="utf-8")
+    report = validate(run.path, lambda _: None)
+    assert report.held_out_wells == ("B3",)
+    assert report.sites == 2
+
+
+def test_fields_without_nuclei_are_a_report_too(tmp_path):
+    run, _ = acquired(small("demo"), tmp_path / "run")
+    segment_run(run.path, lambda _: None, workers=1)
+    report = validate(run.path, lambda _: None)
+    assert {row.source for row in report.levels} == {"reference", "classical"}
+    assert all(row.against.keys() <= {"reference"} for row in report.levels)
+    assert report.specimen is None
+    assert (run.path / "report.html").exists()
+
+
+def test_names_in_a_page_are_text(run):
+    report = validate(run.path, lambda _: None).model_copy(update={"protocol": "<script>alert(1)</script>"})
+    write_page(run, report)
+    assert "<script" not in (run.path / "report.html").read_text(encoding="utf-8")
