@@ -10,7 +10,6 @@ twice: undisturbed, and with five kills; both must end in the same model file, b
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -79,33 +78,35 @@ def whole_job(command: list[str], out: Path) -> None:
 
 
 def wait_for_the_training_to_end(run: RunFolder) -> None:
-    """The training that a killed job had begun ends by itself, and gives its lock back: how long that takes."""
+    """Print how long the training of a killed job, which must end by itself, still held its lock."""
     begun = time.monotonic()
     with run.training_lock():
         print(f"the training that it had begun ended {time.monotonic() - begun:.2f} s later (limit 3)")
 
 
-def trained_twice(run: Path) -> None:
+def train_twice(run: Path) -> None:
     (run / "models" / "checkpoint.safetensors").unlink(missing_ok=True)
     other = run.with_name("killed")
     shutil.copytree(run, other)
-    names = []
-    for folder, kills in ((run, 0), (other, KILLS)):
-        command = [sys.executable, "-m", "scotopic", "train", str(folder)]
-        status = folder / "status" / "train.json"
-        status.unlink(missing_ok=True)
-        steps = json.loads((folder / "job.json").read_text(encoding="utf-8"))["protocol"]["training"]["steps"]
-        for kill in range(kills):
-            at = steps * (kill + 1) // (kills + 1)
-            code = killed(command, lambda at=at: int(RunFolder(folder).read_status("train").get("step", 0)) >= at)
-            print(
-                f"training killed at step {RunFolder(folder).read_status('train')['step']}: {code is None}", flush=True
-            )
-        subprocess.run(command, capture_output=True, check=True)
-        names.append(RunFolder(folder).latest_model().name)
+    names = [trained(run, 0), trained(other, KILLS)]
     print(
         f"undisturbed {names[0]}, killed {KILLS} times {names[1]}: {'equal' if names[0] == names[1] else 'DIFFERENT'}"
     )
+
+
+def trained(folder: Path, kills: int) -> str:
+    """Train with so many kills, evenly spread over the steps, and return the name of the model."""
+    run = RunFolder(folder)
+    (folder / "status" / "train.json").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "scotopic", "train", str(folder)]
+    steps = run.read_protocol().training.steps
+    for kill in range(kills):
+        at = steps * (kill + 1) // (kills + 1)
+        if killed(command, lambda at=at: int(run.read_status("train").get("step", 0)) >= at) is not None:
+            raise SystemExit("the training ended before it could be killed")
+        print(f"training killed at step {run.read_status('train')['step']}", flush=True)
+    subprocess.run(command, capture_output=True, check=True)
+    return run.latest_model().name
 
 
 def main() -> None:
@@ -124,7 +125,7 @@ def main() -> None:
         profile = ROOT / "hardware_configs" / "simulated.yaml"
         words = ["run", str(protocol), "--microscope", str(profile), "--out", str(out)]
         whole_job([sys.executable, "-m", "scotopic", *words], out)
-        trained_twice(out.with_name("trained_twice"))
+        train_twice(out.with_name("trained_twice"))
 
 
 if __name__ == "__main__":

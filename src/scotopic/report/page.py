@@ -58,14 +58,10 @@ def verdict(report: Report) -> str:
     if not rows:
         return "No verdict: " + ("; ".join(report.missing) or "nothing was found") + "."
     partner = _partner(report)
-    told = [
-        f"{row.name} of the light F1 {row.against[partner].f1_at_0_5.value or 0:.3f}"
-        for row in rows
-        if partner in row.against
-    ]
+    told = [f"{row.against[partner].f1_at_0_5.value or 0:.3f} at {row.name}" for row in rows if partner in row.against]
     against = "the truth" if partner == "truth" else "the reference masks"
-    wells = f"{len(report.held_out_wells)} wells it never trained on"
-    return f"On {wells} the network finds nuclei, against {against}, with " + ", ".join(told) + "."
+    wells = f"{len(report.held_out_wells)} wells that it never trained on"
+    return f"On {wells} the network finds nuclei with an F1 against {against} of {', '.join(told)} of the light."
 
 
 def _partner(report: Report) -> Partner:
@@ -141,8 +137,12 @@ def _dose_against_error(canvas: Canvas, report: Report) -> None:
     right.set_ylabel(f"count against {partner}, %")
     right.set_yscale("symlog", linthresh=10)
     right.axhline(0, color="#999", linewidth=1)
+    right.yaxis.set_major_formatter("{x:g}")
+    names = {100 * row.relative_dose: row.name.removesuffix("%").strip() for row in report.levels}
     for axes in (left, right):
         axes.set_xscale("log")
+        axes.set_xticks(list(names), list(names.values()), minor=False)
+        axes.set_xticks([], minor=True)
         axes.set_xlabel("light, % of full")
         axes.grid(alpha=0.3)
     left.legend()
@@ -189,17 +189,22 @@ def _network_tables(run: RunFolder, report: Report) -> pd.DataFrame | None:
 
 def _histograms(canvas: Canvas, report: Report, tables: pd.DataFrame) -> None:
     names = [row.name for row in report.levels if row.source == "network"]
-    for axes, name in zip(np.atleast_1d(canvas.subplots(1, len(names), sharey=True)), names, strict=True):
-        nuclei = tables[(tables["level"] == name) & ~tables["touches_border"]]
-        dna = nuclei["integrated_intensity"] / nuclei["relative_dose"]
-        dna = dna[dna > 0]
-        if len(dna):
-            low, high = np.percentile(dna, [1, 99])
-            axes.hist(dna, bins=np.geomspace(max(low / 1.5, 1), high * 1.5, 40), color=_COLOURS["network"])
+    whole = tables[~tables["touches_border"] & (tables["integrated_intensity"] > 0)]
+    dna = whole["integrated_intensity"] / whole["relative_dose"]
+    all_axes = canvas.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, name in zip(all_axes, names, strict=True):
+        if len(
+            dna
+        ):  # the same bins for all, as the brightest level needs them: what lies outside is counted at the rim
+            low, high = np.percentile(
+                dna[whole["level"] == names[0]] if (whole["level"] == names[0]).any() else dna, [1, 99]
+            )
+            bins = np.geomspace(low / 2, high * 2, 40)
+            axes.hist(dna[whole["level"] == name].clip(bins[0], bins[-1]), bins=bins, color=_COLOURS["network"])
             axes.set_xscale("log")
         axes.set_title(name)
         axes.set_xlabel("integrated intensity, e⁻")
-    canvas.axes[0].set_ylabel("nuclei")
+    all_axes[0].set_ylabel("nuclei")
 
 
 def _made(report: Report) -> str:
