@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from scotopic.learning.pairs import TrainingSite
     from scotopic.photons import CameraNoise
 
+_SPARSE = 0.2
+"""Sites are drawn in proportion to their nuclei and this share of the mean: a crop of background teaches little."""
 _THINNED = 0.4
 """Share of crops whose dark image is made, at any dose; the others are as measured."""
 _BRIGHTEST_THINNED = 0.03
@@ -76,8 +78,11 @@ def make_batch(
         np.empty((count, size, size), np.float32),
         np.empty((count, size, size), np.float32),
     )
+    nuclei = np.array([site.nuclei for site in sites], float)
+    share = nuclei + max(_SPARSE * nuclei.mean(), 1)
+    share /= share.sum()
     for number in range(count):
-        site = sites[int(rng.integers(len(sites)))]
+        site = sites[int(rng.choice(len(sites), p=share))]
         height, width = site.targets.foreground.shape
         row, column = (int(rng.integers((n - size) // GRID + 1)) for n in (height, width))
         pixels = np.s_[GRID * row : GRID * row + size, GRID * column : GRID * column + size]

@@ -115,6 +115,8 @@ class TrainingSite:
     labels: NDArray[np.uint32]
     """Reference masks, shape (Y, X)."""
     targets: Targets
+    nuclei: int
+    """Number of nuclei."""
 
 
 def load_site(run: RunFolder, key: SiteKey, frames: Frames) -> TrainingSite:
@@ -132,6 +134,7 @@ def load_site(run: RunFolder, key: SiteKey, frames: Frames) -> TrainingSite:
         reference=reference,
         labels=labels,
         targets=make_targets(labels.astype(np.int32), known(images[reference], labels, doubted)),
+        nuclei=len(table),
     )
 
 

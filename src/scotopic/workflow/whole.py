@@ -89,7 +89,8 @@ def end_with_the_process_that_began_this_one() -> None:
     """
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # not `sys.stdin`, whose lock a thread must not hold when Python ends
+            pass
         _thread.interrupt_main()
         time.sleep(_LONGEST_END_S)
         os._exit(_INTERRUPTED)
