@@ -82,12 +82,28 @@ def test_the_schema_is_printed():
     assert json.loads(scotopic("profile", "schema").stdout)["title"] == "MicroscopeProfile"
 
 
+def nuclei_in_empty_fields(path):
+    """Count what a model finds in no light at all, in background, in a slope and in a step of it, at every level."""
+    from scotopic.learning.model import Model
+    from scotopic.learning.prediction import Predictor
+
+    model = Model.load(path)
+    predictor, card, rng = Predictor(model), model.card, np.random.default_rng(0)
+    x = np.broadcast_to(np.linspace(0, 1, 512, dtype=np.float32), (512, 512))
+    fields = [np.zeros_like(x), np.full_like(x, 0.1), 0.5 * x, np.where(x > 0.6, np.float32(0.4), np.float32(0.05))]
+    return [
+        int(predictor(card.camera.expose(field * np.float32(card.peak_e * dose), rng), dose).labels.max())
+        for dose in card.levels.values()
+        for field in fields
+    ]
+
+
 @pytest.mark.e2e
 def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     """The thin path through everything: it grows with every part."""
     out, protocol = tmp_path / "RUN", tmp_path / "short.yaml"
     protocol.write_text(
-        QUICKSTART.read_text(encoding="utf-8").replace("training: {minutes: 2}", "training: {steps: 150}"),
+        QUICKSTART.read_text(encoding="utf-8").replace("training: {minutes: 2}", "training: {steps: 300}"),
         encoding="utf-8",
     )
     result = scotopic("run", protocol, "--microscope", SIMULATED, "--out", out)
@@ -109,13 +125,14 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     assert Report.model_validate(report).held_out_wells == ("B2", "B4")
     rows = {(row["source"], row["name"]): row for row in report["levels"]}
     assert len(rows) == 12
-    assert rows["network", "100%"]["against"]["truth"]["f1_at_0.5"]["value"] > 0.5, "after 150 steps"
+    assert rows["network", "100%"]["against"]["truth"]["f1_at_0.5"]["value"] > 0.5, "after 300 steps"
     assert rows["reference", "0.05%"]["against"]["truth"]["f1_at_0.5"]["value"] > 0.9
     assert rows["classical", "0.05%"]["against"]["truth"]["f1_at_0.5"]["value"] < 0.7
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 6
     assert "http" not in page, "nothing leaves the page"
     model = RunFolder(out).latest_model()
+    assert nuclei_in_empty_fields(model) == [0] * 16
     dark = scotopic("segment", out, "--model", model, "--light", "0.2%", "--out", tmp_path / "dark")
     assert dark.returncode == 0, dark.stderr
     assert len(list((tmp_path / "dark" / "labels").iterdir())) == 24

@@ -53,7 +53,7 @@ def _main(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the console's code page lacks must not stop a run
-    if "SCOTOPIC_ENDS_WITH_STDIN" in os.environ:
+    if "SCOTOPIC_ENDS_WITH_STDIN" in os.environ:  # `scotopic run` has begun this process
         from scotopic.workflow.whole import end_with_the_process_that_began_this_one
 
         end_with_the_process_that_began_this_one()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,14 +14,16 @@ import pytest
 import torch
 
 from scotopic.learning import training
+from scotopic.learning.checking import even_cut_offs
 from scotopic.learning.model import Model
-from scotopic.learning.network import NucleusNet, fused
+from scotopic.learning.network import NucleusNet, freeze_normalisation, fused
 from scotopic.learning.pairs import find_pairs
 from scotopic.learning.prediction import MapMaker, Predictor
 from scotopic.photons import CameraNoise
 from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder
 from scotopic.workflow import train
+from scotopic.workflow.whole import ENDS_WITH_STDIN
 
 CAMERA = CameraNoise(offset_counts=200, gain_e_per_count=0.8, read_noise_e=6, saturation_counts=65535)
 
@@ -112,6 +115,31 @@ def test_normalisation_is_folded_without_a_change():
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 
+def test_frozen_normalisation_is_that_of_prediction():
+    torch.manual_seed(0)
+    network = NucleusNet()
+    with torch.no_grad():
+        network(torch.randn(2, 4, 64, 64) * 3)
+    planes = torch.randn(1, 4, 64, 64)
+    before = network.eval()(planes)[0].detach()
+    network.train()
+    assert not torch.allclose(network(planes)[0], before, atol=1e-3), "a batch is normalised by itself"
+    network.eval()
+    before = network(planes)[0].detach()
+    network.train()
+    freeze_normalisation(network)
+    after = network(planes)[0]
+    torch.testing.assert_close(after, before)
+    assert after.requires_grad
+
+
+def test_cut_offs_are_those_that_make_the_count_even():
+    scores = np.array([0.9, 0.8, 0.31, 0.11])
+    assert even_cut_offs(scores, 3) == pytest.approx(np.arange(0.125, 0.301, 0.025))
+    assert even_cut_offs(scores, 10) == [0.05, 0.075, 0.1], "as near as can be"
+    assert even_cut_offs(scores, 0) == pytest.approx(np.arange(0.325, 0.701, 0.025)), "too many at any"
+
+
 def test_tiles_leave_no_seam(monkeypatch):
     torch.manual_seed(0)
     network = NucleusNet()
@@ -125,19 +153,33 @@ def test_tiles_leave_no_seam(monkeypatch):
     np.testing.assert_allclose(tiled.rays, whole.rays, atol=1e-2)
 
 
+def started(command, run, **surroundings):
+    """Start a training, and return its process when it has done two steps."""
+    (run.path / "status" / "train.json").unlink(missing_ok=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, text=True, **pipes, **surroundings)
+    deadline = time.monotonic() + 90
+    while run.read_status("train").get("step", 0) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
 @pytest.mark.e2e
 def test_a_killed_training_process_goes_on(run):
     job_path = run.path / "job.json"
     job = json.loads(job_path.read_text())
-    job["protocol"]["training"] |= {"steps": 60}
+    job["protocol"]["training"] |= {"steps": 200}
     job_path.write_text(json.dumps(job))
     command = [sys.executable, "-m", "scotopic", "train", str(run.path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
-    while run.read_status("train").get("step", 0) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = started(command, run)
     process.kill()
     process.communicate()
+    assert run.read_status("train")["state"] == "training", "no time to say anything"
+    process = started(command, run, env=os.environ | {ENDS_WITH_STDIN: "1"})
+    _, told = process.communicate()  # closes its standard input, as the death of `scotopic run` does
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert run.read_status("train")["state"] == "interrupted"
     assert run.latest_model() is None
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

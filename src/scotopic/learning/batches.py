@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scotopic.learning.pairs import TrainingSite
     from scotopic.photons import CameraNoise
 
-_SPARSE = 0.2
+_SPARSE = 0.5
 """Sites are drawn in proportion to their nuclei and this share of the mean: a crop of background teaches little."""
 _THINNED = 0.4
 """Share of crops whose dark image is made, at any dose; the others are as measured."""
@@ -112,7 +112,7 @@ def _dark_image(
         counts = camera.expose(bright * np.float32(dose) * slope, rng)
     else:
         levels = list(doses)
-        share = np.array([1 - np.log10(doses[level]) for level in levels])  # the dark is harder
+        share = np.array([1 - 0.5 * np.log10(doses[level]) for level in levels])  # the dark is harder
         level = levels[rng.choice(len(levels), p=share / share.sum())]
         counts, dose = site.images[level][pixels], doses[level]
     empty = rng.random() < _EMPTY

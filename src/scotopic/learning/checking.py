@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotopic.learning.instances import Candidates, Maps, find_candidates, nuclei_of
+from scotopic.learning.instances import find_candidates, nuclei_of
 from scotopic.learning.model import CutOff
 from scotopic.nuclei import matching, pooled
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from scotopic.learning.pairs import TrainingSite
     from scotopic.learning.prediction import MapMaker
 
-_LEAST, _MOST = 0.05, 0.7
-"""Cut-offs of the object probability are looked for in this range."""
+_PROBABILITY = tuple(np.arange(0.05, 0.71, 0.025).round(3).tolist())
+"""Cut-offs of the object probability that are tried."""
 _FOREGROUND = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 """Cut-offs of the foreground that are tried."""
+_AS_EVEN = 0.01
+"""Counts that are further from the reference's than the nearest by less than this share of it are as good as that."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class LevelCheck:
 def check_levels(make_maps: MapMaker, sites: Sequence[TrainingSite]) -> dict[str, LevelCheck]:
     """Choose cut-offs for each light level, and score the network with them.
 
-    The cut-off of the object probability is the one with which the network counts as many nuclei as the reference masks
-    have; that of the foreground the one with the best mean F1.
+    Of the cut-offs of the object probability with which the network counts as many nuclei as the reference masks have,
+    or as nearly so as it can, and of those of the foreground, the pair with the best mean F1 is taken.
     """
     doses = {level: site.doses[level] for site in sites for level in site.doses}
     return {
@@ -54,36 +56,26 @@ def check_levels(make_maps: MapMaker, sites: Sequence[TrainingSite]) -> dict[str
 
 def _check_level(make_maps: MapMaker, sites: Sequence[TrainingSite], level: str) -> LevelCheck:
     maps = [make_maps(site.images[level], site.doses[level]) for site in sites]
-    candidates = [find_candidates(each, _LEAST) for each in maps]
-    truth = [int(np.unique(site.labels).size - 1) for site in sites]
-    probability = even_cut_off(np.concatenate([c.scores for c in candidates]), sum(truth))
-    best = max(
-        (_compare(maps, candidates, sites, probability, foreground) for foreground in _FOREGROUND), key=lambda c: c[1]
-    )
-    foreground, mean_f1, f1, found = best
+    candidates = [find_candidates(each, _PROBABILITY[0]) for each in maps]
+    wanted = sum(int(np.unique(site.labels).size - 1) for site in sites)
     dose = float(np.mean([site.doses[level] for site in sites]))
-    cut_off = CutOff(dose=dose, probability=probability, foreground=foreground)
-    return LevelCheck(level, cut_off, f1, mean_f1, found, sum(truth))
+
+    def compare(probability: float, foreground: float) -> LevelCheck:
+        each = pooled(
+            matching(site.labels, nuclei_of(m, c, probability=probability, foreground=foreground)[0])
+            for m, c, site in zip(maps, candidates, sites, strict=True)
+        )
+        half, cut_off = each.at(0.5), CutOff(dose=dose, probability=probability, foreground=foreground)
+        return LevelCheck(level, cut_off, half.f1, each.mean_f1, half.n_pred, wanted)
+
+    even = even_cut_offs(np.concatenate([c.scores for c in candidates]), wanted)
+    middle = _FOREGROUND[len(_FOREGROUND) // 2]
+    best = max((compare(probability, middle) for probability in even), key=lambda check: check.mean_f1)
+    others = (compare(best.cut_off.probability, each) for each in _FOREGROUND if each != middle)
+    return max((best, *others), key=lambda check: check.mean_f1)
 
 
-def _compare(
-    maps: list[Maps],
-    candidates: list[Candidates],
-    sites: Sequence[TrainingSite],
-    probability: float,
-    foreground: float,
-) -> tuple[float, float, float, int]:
-    each = pooled(
-        matching(site.labels, nuclei_of(m, c, probability=probability, foreground=foreground)[0])
-        for m, c, site in zip(maps, candidates, sites, strict=True)
-    )
-    return foreground, each.mean_f1, each.at(0.5).f1, each.at(0.5).n_pred
-
-
-def even_cut_off(scores: np.ndarray, wanted: int) -> float:
-    """Return the cut-off above which there are as many scores as wanted, within the range that makes sense."""
-    falling = np.sort(scores)[::-1]
-    if wanted >= falling.size:
-        return _LEAST
-    between = (float(falling[wanted - 1]) + float(falling[wanted])) / 2 if wanted else _MOST
-    return float(np.clip(between, _LEAST, _MOST))
+def even_cut_offs(scores: np.ndarray, wanted: int) -> list[float]:
+    """Return the cut-offs above which there are as many scores as wanted, or as nearly so as there can be."""
+    off = np.abs(np.array([int((scores >= cut_off).sum()) for cut_off in _PROBABILITY]) - wanted)
+    return [p for p, each in zip(_PROBABILITY, off, strict=True) if each <= off.min() + _AS_EVEN * wanted]

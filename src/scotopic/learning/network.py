@@ -19,6 +19,8 @@ STRIDE = 16
 """Height and width of an input must be multiples of this."""
 _RAY_UNIT_PX = 10.0
 """Rays come out of the network in this unit, so that all outputs are about one."""
+_NORM_MOMENTUM = 0.02
+"""Four crops at four kinds of light say little about the mean: it is taken over some fifty steps."""
 _RAY_FACTOR = 0.05
 _RAY_WEIGHT_OUTSIDE = 0.3
 
@@ -85,7 +87,7 @@ class NucleusNet(nn.Module):
 
 def _convolution(before: int, after: int) -> Iterator[nn.Module]:
     yield nn.Conv2d(before, after, 3, padding=1, bias=False)
-    yield nn.BatchNorm2d(after)
+    yield nn.BatchNorm2d(after, momentum=_NORM_MOMENTUM)
     yield nn.ReLU(inplace=True)
 
 
@@ -111,6 +113,17 @@ def loss(
         + (pixels * weight).sum() / weight.sum().clamp(min=1)
         + _RAY_FACTOR * (off * inside).sum() / on_grid.sum().clamp(min=1)
     )
+
+
+def freeze_normalisation(network: NucleusNet) -> None:
+    """Let a network that is being trained normalise as it will when it predicts, by the means that it has gathered.
+
+    A batch of bright crops and one of dark crops have other means: a network that learned to rely on those of its batch
+    does not find them again in a single image.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def fused(network: NucleusNet) -> NucleusNet:

@@ -14,7 +14,7 @@ import torch
 from scotopic.learning.batches import make_batch
 from scotopic.learning.checking import LevelCheck, check_levels
 from scotopic.learning.checkpoint import read_checkpoint, restore, write_checkpoint
-from scotopic.learning.network import STRIDE, NucleusNet, loss
+from scotopic.learning.network import STRIDE, NucleusNet, freeze_normalisation, loss
 from scotopic.learning.pairs import load_site, peak_electrons
 from scotopic.learning.prediction import DTYPES, MapMaker
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _CROPS, _CROP_PX = 4, 160
 """Few crops a step: on a processor two steps of four take as long as one of eight, and teach more."""
 _LEARNING_RATE, _WEIGHT_DECAY, _WARM_UP_STEPS, _LARGEST_GRADIENT = 3e-3, 1e-4, 100, 1.0
+_NORMALISATION_FROZEN = 0.25
+"""Share of the budget after which normalisation is that of prediction."""
 _CHECKPOINT_S = 60.0
 _STATUS_S = 2.0
 _POOL_MPX = 60.0
@@ -99,6 +101,9 @@ def train(run: RunFolder, pairs: Pairs, settings: TrainingSettings, say: Callabl
         say(f"training goes on at step {progress.step:,}")
 
     def step(number: int, share_done: float, dtype: str) -> float:
+        network.train()
+        if share_done > _NORMALISATION_FROZEN:
+            freeze_normalisation(network)
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(number, share_done)
         sites = pool.at(number)
@@ -139,7 +144,6 @@ def train(run: RunFolder, pairs: Pairs, settings: TrainingSettings, say: Callabl
             if progress.seconds - checked_s >= _CHECKPOINT_S:
                 network.eval()
                 scores = check_levels(MapMaker(network, camera, peak_e, dtype=dtype), some)
-                network.train()
                 progress.seconds = checked_s = time.monotonic() - began
                 progress.checks.append(_check_line(progress, float(np.nanmean(losses)), scores))
                 losses = losses[-1:]
