@@ -20,8 +20,8 @@ _SMOOTH = 0.7
 """Smoothing of the probability before peaks are taken, in grid points."""
 _OWNED = 0.35
 """A polygon of which a larger share belongs to better ones already is the same nucleus seen again."""
-_REACH_PX = 6
-"""A contour may lie so far outside of its polygon, where the network is sure of foreground."""
+_REACH = 3
+"""A contour may lie so many grid points outside of its polygon, where the network is sure of foreground."""
 _SURELY = 0.5
 _SMALLEST_PX = 12
 
@@ -92,9 +92,10 @@ def nuclei_of(
     count = int((candidates.scores >= probability).sum())
     owner = np.where(candidates.owner <= count, candidates.owner, 0)
     height, width = maps.foreground.shape
-    wide = owner.repeat(GRID, 0).repeat(GRID, 1)[:height, :width]
+    wide, around = (
+        each.repeat(GRID, 0).repeat(GRID, 1)[:height, :width] for each in (owner, expand_labels(owner, _REACH))
+    )
     inside = np.where(maps.foreground > foreground, wide, 0)
-    around = expand_labels(wide, _REACH_PX)
     labels = np.where((inside == 0) & (wide == 0) & (maps.foreground > max(_SURELY, foreground)), around, inside)
     neat = tidy(labels, _SMALLEST_PX)
     score = np.zeros(int(neat.max()) + 1, np.float32)

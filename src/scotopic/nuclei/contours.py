@@ -74,11 +74,23 @@ def tidy(labels: NDArray[Any], smallest_px: float) -> NDArray[np.int32]:
     kept[0] = False
     kept &= size >= smallest_px
     whole = np.where(kept[pieces], labels, 0).astype(np.int32)
-    for number, box in enumerate(ndi.find_objects(whole), start=1):
-        if box is not None:
-            inside = ndi.binary_fill_holes(whole[box] == number)
-            whole[box][inside & (whole[box] == 0)] = number
+    _fill_holes(whole)
     return consecutive(whole)
+
+
+def _fill_holes(labels: NDArray[np.int32]) -> None:
+    """Give the background that a nucleus encloses to it, in place. Only those beside an enclosed gap are looked at: few."""
+    gaps = connected(labels == 0, connectivity=1)
+    beside: set[int] = set()
+    for number, box in enumerate(ndi.find_objects(gaps), start=1):
+        wide = tuple(slice(s.start - 1, s.stop + 1) for s in box)
+        if all(s.start >= 0 and s.stop <= n for s, n in zip(wide, labels.shape, strict=True)):
+            mine = gaps[wide] == number
+            beside.update(labels[wide][ndi.binary_dilation(mine) & ~mine].tolist())
+    boxes = ndi.find_objects(labels) if beside else []
+    for number in sorted(beside):
+        box = boxes[number - 1]
+        labels[box][ndi.binary_fill_holes(labels[box] == number) & (labels[box] == 0)] = number
 
 
 def consecutive(labels: NDArray[Any]) -> NDArray[np.int32]:
