@@ -26,8 +26,8 @@ _COLOURS = {"network": "#0072b2", "reference": "#000000", "classical": "#d55e00"
 """Okabe and Ito's, told apart by the colour-blind."""
 _MOST_PX = 512
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0; width: 100% } th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
+table { border-collapse: collapse; margin: 1rem 0; width: 100% } th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left } tr.first td { border-top: 2px solid #888 }
 img { max-width: 100% } .fields { display: flex; flex-wrap: wrap; gap: .5rem } .fields figure { margin: 0; flex: 1 1 13rem }
 figcaption, .small { font-size: .85rem; color: #555 } .missing { background: #fff3cd; padding: .5rem 1rem }
@@ -76,8 +76,9 @@ def _number(value: float | None, form: str) -> str:
 def _table(report: Report) -> str:
     partner = _partner(report)
     head = (
-        "source", "light", "nuclei", "count against network at 100 %", "G1", "G2", "median area, µm²",
-        "mean intensity per dose, e⁻", f"F1 against {partner}", "mean F1", "missed", "false",
+        "source", "light", "nuclei", "count against network at full light", f"count against {partner}", "G1", "G2",
+        f"G2 against {partner}", "median area, µm²", f"area against {partner}", "mean intensity per dose, e⁻",
+        f"F1 against {partner}", "mean F1", "missed", "false",
     )  # fmt: skip
     lines, before = [], ""
     for row in report.levels:
@@ -86,10 +87,13 @@ def _table(report: Report) -> str:
             row.source,
             row.name,
             f"{row.nuclei_count:,}",
-            _number(network.count_deviation_percent.value if network else None, "+.2f") + (" %" if network else ""),
+            _number(network.count_deviation_percent.value if network else None, "+.2f"),
+            _number(other.count_deviation_percent.value if other else None, "+.2f"),
             _number(row.g1_percent, ".1f"),
             _number(row.g2_percent, ".1f"),
+            _number(other.g2_deviation_points.value if other else None, "+.1f"),
             _number(row.median_area_um2, ".0f"),
+            _number(other.median_area_deviation_percent.value if other else None, "+.1f"),
             _number(row.mean_intensity, ",.0f"),
             _number(other.f1_at_0_5.value if other else None, ".3f"),
             _number(other.mean_f1.value if other else None, ".3f"),
