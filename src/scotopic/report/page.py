@@ -105,8 +105,8 @@ def _table(report: Report) -> str:
     why = sorted({f"{row.source} at {row.name}: {row.cell_cycle}" for row in report.levels if row.cell_cycle})
     notes = f'<p class="small">No split into G1 and G2: {escape("; ".join(why))}.</p>' if why else ""
     caption = (
-        f'<p class="small">Held-out wells {escape(", ".join(report.held_out_wells))}, {report.sites} sites. G1, G2, missed '
-        "and false in percent; F1 at an overlap (IoU) of 0.5. Confidence intervals are not worked out yet.</p>"
+        f'<p class="small">Held-out wells {escape(", ".join(report.held_out_wells))}, {report.sites} sites. Without a unit: '
+        "percent, F1 apart; G2 against another in percentage points. F1 at an overlap (IoU) of 0.5. Confidence intervals are not worked out yet.</p>"
     )
     return f"<h2>The table</h2><table>{_line(head, 'th', '')}{''.join(lines)}</table>{notes}{caption}"
 
