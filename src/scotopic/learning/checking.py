@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 _PROBABILITY = tuple(np.arange(0.05, 0.71, 0.025).round(3).tolist())
 """Cut-offs of the object probability that are tried."""
-_FOREGROUND = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+_FOREGROUND = (0.3, 0.4, 0.5)
 """Cut-offs of the foreground that are tried."""
+_MOST_TRIED = 4
+"""Cut-offs of the object probability that are compared, of those with which counts are even: each takes a look at all sites."""
 _AS_EVEN = 0.01
 """Counts that are further from the reference's than the nearest by less than this share of it are as good as that."""
 
@@ -70,7 +72,8 @@ def _check_level(make_maps: MapMaker, sites: Sequence[TrainingSite], level: str)
 
     even = even_cut_offs(np.concatenate([c.scores for c in candidates]), wanted)
     middle = _FOREGROUND[len(_FOREGROUND) // 2]
-    best = max((compare(probability, middle) for probability in even), key=lambda check: check.mean_f1)
+    tried = even[:: -(-len(even) // _MOST_TRIED)]
+    best = max((compare(probability, middle) for probability in tried), key=lambda check: check.mean_f1)
     others = (compare(best.cut_off.probability, each) for each in _FOREGROUND if each != middle)
     return max((best, *others), key=lambda check: check.mean_f1)
 
