@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from scotopic.nuclei import evenly_lit, judge, measure, reference_segmentation
+from scotopic.nuclei import evenly_lit, judge, measure_levels, reference_segmentation
 from scotopic.store import ReferenceRecord, RunFolder, finished_sites
 
 if TYPE_CHECKING:
@@ -119,11 +119,9 @@ def _make_reference(run_path: Path, frames: dict[str, FrameRecord]) -> Reference
     bright = frames[protocol.reference.name]
     image = read_frame(run_path, bright)
     labels = reference_segmentation(image, pixel_size_um=camera.pixel_size_um, settings=settings.segmentation)
-    tables: dict[str, pd.DataFrame] = {}
-    for level, record in frames.items():
-        counts = image if record is bright else read_frame(run_path, record)
-        origin = origin_um(bright, camera)
-        tables[level] = measure(labels, counts, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
+    images = {level: image if record is bright else read_frame(run_path, record) for level, record in frames.items()}
+    origin = origin_um(bright, camera)
+    tables = measure_levels(labels, images, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
     quality = judge(labels, image, tables[bright.level], settings.quality)
     plate.write_labels(bright.well, bright.site, REFERENCE, bright.t, _PLANE, labels)
     table = _of_site(tables, frames, bright)

@@ -48,7 +48,9 @@ def test_figures_are_those_that_a_pencil_gives(run):
         names = np.unique(labels)[1:]
         keep = {"100%": names, "2%": names[::2], "0.2%": names[:1], "0.05%": []}[record.level]
         half += len(keep) if record.level == "2%" else 0
-        findings.add("network", sites, key, record, without_some(labels, keep))
+        table = sites.run.nuclei.read("reference", *key)
+        table = table[(table["level"] == record.level) & table["label"].isin(keep)]
+        findings.add("network", record, without_some(labels, keep), table)
     rows = {(row.source, row.name): row for row in rows_of(sites, findings)}
     assert list(rows) == [(source, level) for source in ("network", "reference") for level in LEVELS]
     full = rows["network", "100%"]

@@ -1,7 +1,7 @@
 """Image to numbers: reference masks, measurements, cell cycle, and the comparison of masks with others."""
 
 from scotopic.nuclei.cell_cycle import LEAST_NUCLEI, SPLIT_DNA_CONTENT, CellCycle, NoFitError, fit_cell_cycle
-from scotopic.nuclei.contours import tidy
+from scotopic.nuclei.contours import one_piece, renumbered, tidy
 from scotopic.nuclei.illumination import (
     LEAST_NUCLEI_FOR_ILLUMINATION,
     Illumination,
@@ -9,7 +9,7 @@ from scotopic.nuclei.illumination import (
     evenly_lit,
 )
 from scotopic.nuclei.matching import THRESHOLDS, Comparison, Matching, matching, pooled
-from scotopic.nuclei.measurement import measure
+from scotopic.nuclei.measurement import measure, measure_levels
 from scotopic.nuclei.quality import SiteQuality, judge
 from scotopic.nuclei.segmentation import Segmenter, estimate_diameter, reference_segmentation
 from scotopic.protocol import QualityGate, SegmentationSettings
@@ -35,7 +35,10 @@ __all__ = [
     "judge",
     "matching",
     "measure",
+    "measure_levels",
+    "one_piece",
     "pooled",
     "reference_segmentation",
+    "renumbered",
     "tidy",
 ]

@@ -61,6 +61,11 @@ def cut_at_steepest(image: NDArray[np.float32], regions: NDArray[np.int32], nois
 
 def tidy(labels: NDArray[Any], smallest_px: float) -> NDArray[np.int32]:
     """Return labels of one piece each, without holes, consecutive from 1; what is smaller than allowed is dropped."""
+    return consecutive(one_piece(labels, smallest_px))
+
+
+def one_piece(labels: NDArray[Any], smallest_px: float) -> NDArray[np.int32]:
+    """Return the largest piece of each label, without holes, under its number, unless it is smaller than allowed."""
     pieces = connected(labels, connectivity=1, background=0)
     if pieces.max() == 0:
         return np.zeros(labels.shape, np.int32)
@@ -75,7 +80,7 @@ def tidy(labels: NDArray[Any], smallest_px: float) -> NDArray[np.int32]:
     kept &= size >= smallest_px
     whole = np.where(kept[pieces], labels, 0).astype(np.int32)
     _fill_holes(whole)
-    return consecutive(whole)
+    return whole
 
 
 def _fill_holes(labels: NDArray[np.int32]) -> None:
@@ -95,8 +100,12 @@ def _fill_holes(labels: NDArray[np.int32]) -> None:
 
 def consecutive(labels: NDArray[Any]) -> NDArray[np.int32]:
     """Return labels numbered from 1 without gaps; 0 stays background."""
+    return renumbered(labels)[0]
+
+
+def renumbered(labels: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Return labels numbered from 1 without gaps, and the number that each had before."""
     present = np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
     table = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
     table[present] = np.arange(1, present.size + 1)
-    numbered: NDArray[np.int32] = table[labels]
-    return numbered
+    return table[labels], present

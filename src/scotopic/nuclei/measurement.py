@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage as ndi
 from skimage.measure import regionprops_table
-from skimage.segmentation import expand_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from scotopic.photons import CameraNoise
@@ -67,27 +68,82 @@ def measure(
     ValueError
         If labels and image differ in shape.
     """
-    if labels.shape != image.shape:
-        raise ValueError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
-    signal = camera.to_electrons(image) if camera is not None else image.astype(np.float32)
-    found = regionprops_table(
-        labels, signal, properties=("label", "centroid", "area", "eccentricity", "mean_intensity", *_AXES)
-    )
-    table = pd.DataFrame({"label": found["label"].astype(np.int32)})
-    numbers = table["label"].to_numpy()
-    table["x_um"] = origin_um[0] + found["centroid-1"] * pixel_size_um
-    table["y_um"] = origin_um[1] + found["centroid-0"] * pixel_size_um
-    table["x_px"], table["y_px"] = found["centroid-1"], found["centroid-0"]
-    table["area_um2"] = found["area"] * pixel_size_um**2
-    table["eccentricity"] = found["eccentricity"]
-    table["background"] = _local_background(labels, signal, numbers, found["area"])
-    table["mean_intensity"] = found["mean_intensity"] - table["background"]
-    table["integrated_intensity"] = _integrated(labels, signal, numbers, table["background"].to_numpy())
-    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]) if labels.size else labels.ravel()
-    table["touches_border"] = np.isin(numbers, rim)
-    table["saturated"] = np.isin(numbers, labels[_is_full(image, camera)])
+    images = {"": image}
+    return measure_levels(labels, images, pixel_size_um=pixel_size_um, origin_um=origin_um, camera=camera)[""]
+
+
+def measure_levels(
+    labels: NDArray[Any],
+    images: Mapping[str, NDArray[Any]],
+    *,
+    pixel_size_um: float = 1.0,
+    origin_um: tuple[float, float] = (0.0, 0.0),
+    camera: CameraNoise | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Measure the same nuclei in several images, as `measure` does in one; their shapes are looked at once.
+
+    Parameters
+    ----------
+    images : mapping of NDArray, each of shape (Y, X)
+        Counts, by light level.
+
+    Returns
+    -------
+    dict of pandas.DataFrame
+        A table for each image.
+    """
+    for image in images.values():
+        if labels.shape != image.shape:
+            raise ValueError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
+    found = regionprops_table(labels, properties=("label", "centroid", "area", "eccentricity", *_AXES))
+    shapes = pd.DataFrame({"label": found["label"].astype(np.int32)})
+    shapes["x_um"] = origin_um[0] + found["centroid-1"] * pixel_size_um
+    shapes["y_um"] = origin_um[1] + found["centroid-0"] * pixel_size_um
+    shapes["x_px"], shapes["y_px"] = found["centroid-1"], found["centroid-0"]
+    shapes["area_um2"] = found["area"] * pixel_size_um**2
+    shapes["eccentricity"] = found["eccentricity"]
+    numbers = shapes["label"].to_numpy()
+    at_border = np.isin(numbers, np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     ellipse_px = np.pi / 4 * found["axis_major_length"] * found["axis_minor_length"]
-    return _with_flags(table, found["area"] / np.maximum(ellipse_px, 1e-6))
+    fit = found["area"] / np.maximum(ellipse_px, 1e-6)
+    zones = _zones(labels, found["area"])
+
+    def of(image: NDArray[Any]) -> pd.DataFrame:
+        signal = camera.to_electrons(image) if camera is not None else image.astype(np.float32)
+        background = _local_background(zones, signal, numbers)
+        mean = _sums(labels, signal)[numbers] / found["area"] - background
+        whole = _sums(zones.wide, signal)[numbers] - np.bincount(zones.wide.ravel())[numbers] * background
+        full = np.isin(numbers, labels[_is_full(image, camera)])
+        light = {"background": background, "mean_intensity": mean, "integrated_intensity": whole}
+        return _with_flags(shapes.assign(**light, touches_border=at_border, saturated=full), fit)
+
+    return {level: of(image) for level, image in images.items()}
+
+
+class _Zones(NamedTuple):
+    """Label images of what lies around nuclei, each shape (Y, X); what is near to several is the nearest one's."""
+
+    wide: NDArray[Any]
+    """Nuclei with their blurred rims."""
+    ring: NDArray[Any]
+    """Rings of background."""
+    free: NDArray[np.bool_]
+    """Where no nucleus is near."""
+
+
+def _zones(labels: NDArray[Any], area_px: NDArray[np.float64]) -> _Zones:
+    if area_px.size == 0:
+        return _Zones(labels, labels, labels == 0)
+    diameter = float(np.sqrt(4 / np.pi * np.median(area_px)))
+    distance, nearest = ndi.distance_transform_edt(labels == 0, return_indices=True)
+    owner = labels[tuple(nearest)]
+    free = distance > max(1.0, _GAP * diameter)
+    wide = np.where(distance <= max(1.0, _RIM * diameter), owner, 0)
+    return _Zones(wide, np.where(free & (distance <= max(3.0, _RING * diameter)), owner, 0), free)
+
+
+def _sums(labels: NDArray[Any], signal: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(np.bincount(labels.ravel(), signal.ravel()), np.float64)
 
 
 def _is_full(image: NDArray[Any], camera: CameraNoise | None) -> NDArray[np.bool_]:
@@ -109,32 +165,12 @@ def _with_flags(table: pd.DataFrame, ellipse_fit: NDArray[np.float64]) -> pd.Dat
     return table
 
 
-def _integrated(
-    labels: NDArray[Any], signal: NDArray[np.float32], numbers: NDArray[np.int32], background: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the signal above background of each nucleus and of the rim around it."""
-    if numbers.size == 0:
-        return np.zeros(0)
-    diameter = np.sqrt(4 / np.pi * np.median(np.bincount(labels.ravel())[numbers]))
-    wide = expand_labels(labels, max(1.0, _RIM * diameter)).ravel()
-    total, pixels = np.bincount(wide, signal.ravel())[numbers], np.bincount(wide)[numbers]
-    integrated: NDArray[np.float64] = total - pixels * background
-    return integrated
-
-
-def _local_background(
-    labels: NDArray[Any], signal: NDArray[np.float32], numbers: NDArray[np.int32], area_px: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _local_background(zones: _Zones, signal: NDArray[np.float32], numbers: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return the median of the signal in a ring around each nucleus; of all background where it has no ring."""
-    if numbers.size == 0:
-        return np.zeros(0)
-    diameter = float(np.sqrt(4 / np.pi * np.median(area_px)))
-    near = expand_labels(labels, max(1.0, _GAP * diameter))
-    ring = np.where(near > 0, 0, expand_labels(labels, max(3.0, _RING * diameter)))
-    everywhere = float(np.median(signal[near == 0])) if (near == 0).any() else float(signal.min())
-    inside = ring > 0
+    everywhere = float(np.median(signal[zones.free])) if zones.free.any() else float(signal.min(initial=np.inf))
+    inside = zones.ring > 0
     if not inside.any():
         return np.full(numbers.size, everywhere)
-    medians = np.asarray(ndi.median(signal[inside], ring[inside], numbers), dtype=float)
-    present = np.isin(numbers, ring[inside])
-    return np.where(present, medians, everywhere)
+    ring = zones.ring[inside]
+    medians = np.asarray(ndi.median(signal[inside], ring, numbers), dtype=float)
+    return np.where(np.bincount(ring, minlength=int(numbers.max()) + 1)[numbers] > 0, medians, everywhere)

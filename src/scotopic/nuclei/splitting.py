@@ -88,6 +88,8 @@ def _landscape(image: NDArray[np.float32], own: NDArray[np.bool_], diameter: flo
 def _fragments(landscape: NDArray[np.float64], own: NDArray[np.bool_], diameter: float) -> NDArray[np.int32]:
     apart = max(1, int(_PEAK_DISTANCE * diameter))
     peaks = peak_local_max(landscape, min_distance=apart, labels=own.astype(np.int32), exclude_border=False)
+    if len(peaks) < 2:
+        return own.astype(np.int32)
     markers = np.zeros(own.shape, np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     fragments: NDArray[np.int32] = watershed(-landscape, markers, mask=own)

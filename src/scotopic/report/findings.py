@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from scotopic.protocol import SegmentationSettings
+    from scotopic.protocol.profile import Camera
     from scotopic.protocol.simulator_setup import SimulatorSetup
     from scotopic.report.schema import Source
     from scotopic.store import FrameRecord, RunFolder
@@ -70,20 +72,16 @@ class HeldOutSites:
         bright = self.frames[key].get(reference.name)
         return record.signal_dose_ms / (bright.signal_dose_ms if bright else reference.nominal_dose)
 
-    def measured(self, key: SiteKey, record: FrameRecord, labels: NDArray[Any]) -> pd.DataFrame:
-        """Return the table of nuclei of a frame."""
-        camera = self.profile.camera
-        image = read_frame(self.run.path, record)
-        origin = origin_um(record, camera)
-        table = measure(labels, image, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
-        place: dict[str, Any] = {
-            "well": record.well,
-            "site": record.site,
-            "t": record.t,
-            "level": record.level,
-            "relative_dose": self.relative_dose(key, record),
-        }
-        return table.assign(**place)[[*place, *table.columns]]
+
+def _measured(
+    image: NDArray[Any], labels: NDArray[Any], record: FrameRecord, relative_dose: float, camera: Camera
+) -> pd.DataFrame:
+    """Return the table of nuclei of a frame, with the columns that the reference's tables have."""
+    origin = origin_um(record, camera)
+    table = measure(labels, image, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
+    place: dict[str, Any] = {"well": record.well, "site": record.site, "t": record.t, "level": record.level}
+    place["relative_dose"] = relative_dose
+    return table.assign(**place)[[*place, *table.columns]]
 
 
 @dataclass
@@ -99,10 +97,10 @@ class Findings:
     prediction_s: list[float] = field(default_factory=list)
     """Time that the network took, a frame."""
 
-    def add(self, source: Source, sites: HeldOutSites, key: SiteKey, record: FrameRecord, labels: NDArray[Any]) -> None:
+    def add(self, source: Source, record: FrameRecord, labels: NDArray[Any], table: pd.DataFrame) -> None:
         """Add what a source found in a frame."""
-        self.labels[source, record.level][key] = labels
-        self.tables[source, record.level].append(sites.measured(key, record, labels))
+        self.labels[source, record.level][record.site_key] = labels
+        self.tables[source, record.level].append(table)
 
 
 def find_by_network(sites: HeldOutSites, model_path: Path, findings: Findings) -> dict[str, Any]:
@@ -125,11 +123,13 @@ def find_by_network(sites: HeldOutSites, model_path: Path, findings: Findings) -
             for record in levels.values():
                 image = read_frame(sites.run.path, record)
                 begun = time.perf_counter()
-                labels = predictor(image, sites.relative_dose(key, record)).labels
+                dose = sites.relative_dose(key, record)
+                labels = predictor(image, dose).labels
                 findings.prediction_s.append(time.perf_counter() - begun)
                 group = f"network_{name}_{order.index(record.level)}"
                 sites.plate.write_labels(record.well, record.site, group, record.t, 0, labels)
-                findings.add("network", sites, key, record, labels)
+                table = _measured(image, labels, record, dose, sites.profile.camera)
+                findings.add("network", record, labels, table)
             tables = [findings.tables["network", level][-1] for level in levels]
             sites.run.nuclei.write(name, *key, pd.concat(tables, ignore_index=True))
     return model.card.model_dump(mode="json")
@@ -139,23 +139,29 @@ def find_by_reference(sites: HeldOutSites, findings: Findings) -> None:
     """Take the reference masks, which were made of the bright image, at every level."""
     for key, levels in sites.frames.items():
         labels = sites.plate.read_labels(key[0], key[1], REFERENCE, key[2])
+        table = sites.run.nuclei.read(REFERENCE, *key)
         for record in levels.values():
-            findings.add("reference", sites, key, record, labels)
+            findings.add("reference", record, labels, table[table["level"] == record.level])
 
 
 def find_classically(sites: HeldOutSites, findings: Findings) -> None:
     """Segment every frame by standard image analysis, as bright ones are."""
-    size, settings = sites.profile.camera.pixel_size_um, sites.protocol.nuclei.segmentation
+    camera, settings = sites.profile.camera, sites.protocol.nuclei.segmentation
     found = Parallel(n_jobs=-1, return_as="generator")(
-        delayed(_classical)(sites.run.path, record, size, settings) for _, record in sites
+        delayed(_classical)(sites.run.path, record, sites.relative_dose(key, record), camera, settings)
+        for key, record in sites
     )
-    for (key, record), labels in zip(sites, found, strict=True):
-        findings.add("classical", sites, key, record, labels)
+    for (_, record), (labels, table) in zip(sites, found, strict=True):
+        findings.add("classical", record, labels, table)
 
 
-def _classical(run_path: Path, record: FrameRecord, pixel_size_um: float, settings: Any) -> NDArray[Any]:
-    """Segment one frame, in any process."""
-    return reference_segmentation(read_frame(run_path, record), pixel_size_um=pixel_size_um, settings=settings)
+def _classical(
+    run_path: Path, record: FrameRecord, relative_dose: float, camera: Camera, settings: SegmentationSettings
+) -> tuple[NDArray[Any], pd.DataFrame]:
+    """Segment and measure one frame, in any process."""
+    image = read_frame(run_path, record)
+    labels = reference_segmentation(image, pixel_size_um=camera.pixel_size_um, settings=settings)
+    return labels, _measured(image, labels, record, relative_dose, camera)
 
 
 def find_truth(sites: HeldOutSites, setup: SimulatorSetup, findings: Findings) -> str:
