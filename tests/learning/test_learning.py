@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from scotopic.learning import training
+from scotopic.learning.calibration import PLANES
 from scotopic.learning.checking import even_cut_offs
 from scotopic.learning.model import Model
 from scotopic.learning.network import NucleusNet, freeze_normalisation, fused
@@ -105,9 +106,9 @@ def test_normalisation_is_folded_without_a_change():
     torch.manual_seed(0)
     network = NucleusNet()
     with torch.no_grad():
-        network(torch.randn(2, 4, 64, 64))
+        network(torch.randn(2, PLANES, 32, 32))
     network.eval()
-    planes = torch.randn(1, 4, 64, 64)
+    planes = torch.randn(1, PLANES, 32, 32)
     with torch.inference_mode():
         before = network(planes)
         after = fused(network)(planes)
@@ -119,8 +120,8 @@ def test_frozen_normalisation_is_that_of_prediction():
     torch.manual_seed(0)
     network = NucleusNet()
     with torch.no_grad():
-        network(torch.randn(2, 4, 64, 64) * 3)
-    planes = torch.randn(1, 4, 64, 64)
+        network(torch.randn(2, PLANES, 32, 32) * 3)
+    planes = torch.randn(1, PLANES, 32, 32)
     before = network.eval()(planes)[0].detach()
     network.train()
     assert not torch.allclose(network(planes)[0], before, atol=1e-3), "a batch is normalised by itself"
@@ -136,8 +137,12 @@ def test_frozen_normalisation_is_that_of_prediction():
 def test_cut_offs_are_those_that_make_the_count_even():
     scores = np.array([0.9, 0.8, 0.31, 0.11])
     assert even_cut_offs(scores, 3) == pytest.approx(np.arange(0.125, 0.301, 0.025))
-    assert even_cut_offs(scores, 10) == [0.05, 0.075, 0.1], "as near as can be"
+    assert even_cut_offs(scores, 10) == [0.025, 0.05, 0.075, 0.1], "as near as can be"
     assert even_cut_offs(scores, 0) == pytest.approx(np.arange(0.325, 0.701, 0.025)), "too many at any"
+
+
+POINTS = tuple(np.mgrid[:258:3, :351:5].reshape(2, -1))
+"""Of the grid of an image of 515 x 702."""
 
 
 def test_tiles_leave_no_seam(monkeypatch):
@@ -150,7 +155,7 @@ def test_tiles_leave_no_seam(monkeypatch):
     assert whole.foreground.shape == counts.shape
     assert whole.probability.shape == (258, 351)
     np.testing.assert_allclose(tiled.foreground, whole.foreground, atol=1e-4)
-    np.testing.assert_allclose(tiled.rays, whole.rays, atol=1e-2)
+    np.testing.assert_allclose(tiled.rays_at(*POINTS), whole.rays_at(*POINTS), atol=1e-2)
 
 
 def started(command, run, **surroundings):

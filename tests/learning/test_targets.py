@@ -15,7 +15,8 @@ from scotopic.nuclei import matching
 
 
 def maps_of(targets):
-    return Maps(targets.probability, targets.rays.astype(np.float32), targets.foreground.astype(np.float32))
+    rays = targets.rays.astype(np.float32)
+    return Maps(targets.probability, targets.foreground.astype(np.float32), lambda y, x: rays[:, y, x].T)
 
 
 @pytest.mark.parametrize("name", ["007", "015", "034"])
@@ -68,7 +69,7 @@ def test_objects_above_a_cut_off_are_a_beginning_of_the_list():
     rng = np.random.default_rng(1)
     noisy = Maps(
         np.clip(maps.probability * rng.uniform(0.2, 1, maps.probability.shape), 0, 1).astype(np.float32),
-        *(maps.rays, maps.foreground),
+        *(maps.foreground, maps.rays_at),
     )
     low, high = find_candidates(noisy, 0.1), find_candidates(noisy, 0.65)
     assert 0 < high.scores.size < low.scores.size

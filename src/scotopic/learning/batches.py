@@ -30,14 +30,14 @@ _STRAY_LIGHT = 0.2
 """Share of crops with a slope or a step of additional light."""
 _MOST_STRAY = 0.8
 """Largest additional light, relative to a bright nucleus."""
-_EMPTY = 0.04
+_EMPTY = 0.06
 """Share of crops with light but without nuclei."""
 _UNEVEN = 0.3
 """Largest change of illumination across a crop of thinned photons, each way."""
 
 
 class Batch(NamedTuple):
-    """Arrays of one step, all float32; the first axis counts the crops."""
+    """Arrays of one step, all float32; the first axis counts the crops: what the network sees, and `Targets`."""
 
     planes: NDArray[np.float32]
     probability: NDArray[np.float32]
@@ -72,7 +72,7 @@ def make_batch(
     """
     grid = size // GRID
     batch = Batch(
-        np.empty((PLANES, count, size, size), np.float32),
+        np.empty((count, PLANES, grid, grid), np.float32),
         np.empty((count, grid, grid), np.float32),
         np.empty((count, RAYS, grid, grid), np.float32),
         np.empty((count, size, size), np.float32),
@@ -90,14 +90,13 @@ def make_batch(
         counts, dose, empty = _dark_image(site, pixels, camera, peak_e, rng)
         turn = int(rng.integers(8))
         gain = float(np.exp(_BRIGHTNESS_SPREAD * rng.standard_normal()))
-        planes = input_planes(counts, dose, camera, peak_e, gain)
-        batch.planes[:, number] = turned(planes, turn)
+        batch.planes[number] = input_planes(np.ascontiguousarray(turned(counts, turn)), dose, camera, peak_e, gain)
         targets, there = site.targets, 0.0 if empty else 1.0
         batch.probability[number] = there * turned(targets.probability[points], turn)
         batch.rays[number] = there * turned(targets.rays[:, *points], turn)[turned_rays(turn)]
         batch.foreground[number] = there * turned(targets.foreground[pixels], turn)
         batch.weight[number] = 1.0 if empty else turned(targets.weight[pixels], turn)
-    return batch._replace(planes=batch.planes.swapaxes(0, 1))
+    return batch
 
 
 def _dark_image(

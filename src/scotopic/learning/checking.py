@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scotopic.learning.pairs import TrainingSite
     from scotopic.learning.prediction import MapMaker
 
-_PROBABILITY = tuple(np.arange(0.05, 0.71, 0.025).round(3).tolist())
+_PROBABILITY = tuple(np.arange(0.025, 0.71, 0.025).round(3).tolist())
 """Cut-offs of the object probability that are tried."""
 _FOREGROUND = (0.3, 0.4, 0.5)
 """Cut-offs of the foreground that are tried."""

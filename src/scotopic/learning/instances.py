@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage as ndi
-from skimage.draw import polygon
 from skimage.segmentation import expand_labels
 
-from scotopic.learning.targets import GRID, ray_directions
-from scotopic.nuclei import tidy
+from scotopic.learning.targets import GRID, RAYS
+from scotopic.nuclei import one_piece, renumbered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 _SMOOTH = 0.7
@@ -24,6 +26,9 @@ _REACH = 3
 """A contour may lie so many grid points outside of its polygon, where the network is sure of foreground."""
 _SURELY = 0.5
 _SMALLEST_PX = 12
+_SHORTEST, _LONGEST = 0.5, 127.5
+"""Rays are cut to these, in grid points."""
+_REACHED = int(_LONGEST)
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,10 @@ class Maps:
 
     probability: NDArray[np.float32]
     """That a nucleus has its middle here, on the grid: shape (Y/2, X/2)."""
-    rays: NDArray[np.float32]
-    """Distances to its border in pixels of the image: shape (RAYS, Y/2, X/2)."""
     foreground: NDArray[np.float32]
     """Probability of nucleus: shape (Y, X)."""
+    rays_at: Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.float32]]
+    """Distances to its border in pixels of the image, shape (n, RAYS), from n grid points (their y and x)."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +60,47 @@ def find_candidates(maps: Maps, least: float) -> Candidates:
     rows, columns = np.nonzero(peak)
     order = np.argsort(-smooth[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
-    vertices = maps.rays[:, rows, columns].T[..., None] / GRID * ray_directions()
-    vertices += np.stack([rows, columns], axis=1)[:, None]
+    lengths = np.clip(maps.rays_at(rows, columns) / GRID, _SHORTEST, _LONGEST)
     owner = np.zeros(smooth.shape, np.int32)
     scores: list[float] = []
-    for place, corners in zip(zip(rows, columns, strict=True), vertices, strict=True):
-        y, x = polygon(corners[:, 0], corners[:, 1], owner.shape)
-        if y.size == 0:
-            y, x = (np.array([v]) for v in place)
-        mine = owner[y, x]
-        free = mine == 0
-        if free.sum() < (1 - _OWNED) * mine.size:
-            continue
-        scores.append(float(smooth[place]))
-        owner[y[free], x[free]] = len(scores)
+    for row, column, rays in zip(rows.tolist(), columns.tolist(), lengths, strict=True):
+        box, inside = _polygon(row, column, rays, owner.shape)
+        mine = owner[box]
+        free = inside & (mine == 0)
+        if np.count_nonzero(free) >= (1 - _OWNED) * np.count_nonzero(inside):
+            scores.append(float(smooth[row, column]))
+            mine[free] = len(scores)
     return Candidates(np.array(scores, np.float32), owner)
+
+
+def _polygon(
+    row: int, column: int, rays: NDArray[np.float32], shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """Return a box around a polygon, cut to the grid, and which of its points lie inside.
+
+    Between the rays a and b, an angle D apart, a point at distance d and at angles A and B from them lies inside if
+    d sin B / (a sin D) + d sin A / (b sin D) <= 1.
+    """
+    reach = int(rays.max())
+    box = tuple(slice(max(at - reach, 0), min(at + reach + 1, n)) for at, n in zip((row, column), shape, strict=True))
+    there = tuple(
+        slice(s.start - at + _REACHED, s.stop - at + _REACHED) for s, at in zip(box, (row, column), strict=True)
+    )
+    ray, share, next_share = (table[there] for table in _around())
+    inverse = 1 / np.append(rays, rays[0])
+    return box, share * inverse[ray] + next_share * inverse[ray + 1] <= 1  # type: ignore[return-value] # two slices
+
+
+@cache
+def _around() -> tuple[NDArray[Any], ...]:
+    """Return for each point around a middle the ray before it, and its shares of that and of the next one."""
+    y, x = np.mgrid[-_REACHED : _REACHED + 1, -_REACHED : _REACHED + 1]
+    angle = np.arctan2(y, x) % (2 * np.pi) / (2 * np.pi) * RAYS
+    ray = np.minimum(angle.astype(np.intp), RAYS - 1)
+    between = 2 * np.pi / RAYS
+    after = (angle - ray) * between
+    distance = np.hypot(y, x) / np.sin(between)
+    return ray, *(np.asarray(distance * np.sin(a), np.float32) for a in (between - after, after))
 
 
 def nuclei_of(
@@ -97,7 +128,5 @@ def nuclei_of(
     )
     inside = np.where(maps.foreground > foreground, wide, 0)
     labels = np.where((inside == 0) & (wide == 0) & (maps.foreground > max(_SURELY, foreground)), around, inside)
-    neat = tidy(labels, _SMALLEST_PX)
-    score = np.zeros(int(neat.max()) + 1, np.float32)
-    score[neat.ravel()] = np.concatenate([[0], candidates.scores])[labels.ravel()]
-    return neat, score[1:]
+    neat, numbers = renumbered(one_piece(labels, _SMALLEST_PX))
+    return neat, candidates.scores[numbers - 1]

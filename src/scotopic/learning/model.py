@@ -22,7 +22,7 @@ from scotopic.store.files import sync
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
 _PIXEL_SIZE_TOLERANCE = 0.1
 
 

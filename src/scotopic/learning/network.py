@@ -26,7 +26,7 @@ _RAY_WEIGHT_OUTSIDE = 0.3
 
 
 class NucleusNet(nn.Module):
-    """U-Net (Ronneberger et al. 2015, MICCAI, LNCS 9351:234) behind a space-to-depth stem, with added skips.
+    """U-Net (Ronneberger et al. 2015, MICCAI, LNCS 9351:234) on the grid, with added skips.
 
     Skips are added, not joined, and the way up has one convolution a level but for the finest: half the arithmetic of
     the classical shape.
@@ -45,44 +45,56 @@ class NucleusNet(nn.Module):
         super().__init__()
         self.shape = {"width": width, "depth": depth}
         channels = [width * 2**level for level in range(depth + 1)]
-        first = PLANES * GRID**2
         self.down = nn.ModuleList(
             nn.Sequential(*_convolution(before, n), *_convolution(n, n))
-            for before, n in zip([first, *channels], channels, strict=False)
+            for before, n in zip([PLANES, *channels], channels, strict=False)
         )
         self.reduce = nn.ModuleList(nn.Conv2d(below, n, 1) for n, below in itertools.pairwise(channels))
         self.up = nn.ModuleList(
             nn.Sequential(*_convolution(n, n), *(_convolution(n, n) if n == width else ())) for n in channels[:-1]
         )
-        self.head = nn.Conv2d(width, 1 + RAYS + GRID**2, 1)
+        self.head = nn.Conv2d(width, 1 + GRID**2, 1)
+        self.ray_head = nn.Conv2d(width, RAYS, 1)
         with torch.no_grad():  # most points are no nucleus, most rays about as long as their unit
-            self.head.get_parameter("bias").copy_(torch.tensor([-2.0, *[1.0] * RAYS, *[0.0] * GRID**2]))
+            self.head.get_parameter("bias").copy_(torch.tensor([-2.0, *[0.0] * GRID**2]))
+            self.ray_head.get_parameter("bias").fill_(1.0)
 
     def forward(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the network says of images.
 
         Parameters
         ----------
-        planes : Tensor, shape (N, PLANES, Y, X)
-            Y and X are multiples of `STRIDE`.
+        planes : Tensor, shape (N, PLANES, Y/2, X/2)
+            `input_planes` of images; Y and X are multiples of `STRIDE`.
 
         Returns
         -------
         (Tensor, Tensor, Tensor)
-            Logit of the object probability (N, Y/2, X/2), rays in pixels (N, RAYS, Y/2, X/2), logit of the foreground
-            (N, Y, X).
+            Logit of the object probability (N, Y/2, X/2), rays in units of 10 px (N, RAYS, Y/2, X/2), logit of the
+            foreground (N, Y, X).
         """
-        x = functional.pixel_unshuffle(planes, GRID)
-        skips = []
+        probability, foreground, features = self.look(planes)
+        return probability, self.ray_head(features).float(), foreground
+
+    def look(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logits as `forward` does, and the features that rays follow from, shape (N, width, Y/2, X/2).
+
+        Rays are wanted at few points when nuclei are found: `rays_from` gives those.
+        """
+        x, skips = planes, []
         for number, block in enumerate(self.down):
             x = block(functional.max_pool2d(x, 2) if number else x)
             skips.append(x)
         skips.pop()
         for reduce, block in reversed(list(zip(self.reduce, self.up, strict=True))):
             x = block(functional.interpolate(reduce(x), scale_factor=2.0, mode="nearest") + skips.pop())
-        out = self.head(x).float()
-        foreground = functional.pixel_shuffle(out[:, 1 + RAYS :], GRID)[:, 0]
-        return out[:, 0], out[:, 1 : 1 + RAYS] * _RAY_UNIT_PX, foreground
+        probability, foreground = self.head(x).float().split([1, GRID**2], dim=1)
+        return probability[:, 0], functional.pixel_shuffle(foreground, GRID)[:, 0], x
+
+    def rays_from(self, features: Tensor) -> Tensor:
+        """Return the rays in pixels, shape (n, RAYS), at points of which the features are given, shape (n, width)."""
+        weight, bias = self.ray_head.weight.flatten(1), self.ray_head.bias
+        return _RAY_UNIT_PX * functional.linear(features, weight, bias).clamp(min=0)
 
 
 def _convolution(before: int, after: int) -> Iterator[nn.Module]:
@@ -106,12 +118,13 @@ def loss(
     on_grid = functional.max_pool2d(1 - weight[:, None], GRID)[:, 0].neg().add(1)
     objects = functional.binary_cross_entropy_with_logits(said[0], probability, reduction="none")
     pixels = functional.binary_cross_entropy_with_logits(said[2], foreground, reduction="none")
-    inside = on_grid * (probability > 0) * (_RAY_WEIGHT_OUTSIDE + probability)
-    off = (said[1] - rays).abs().mean(1)
+    inside = (on_grid > 0) & (probability > 0)  # most points are not: their rays are left out before, which is faster
+    off = (_RAY_UNIT_PX * said[1].movedim(1, -1)[inside] - rays.movedim(1, -1)[inside]).abs().mean(1)
+    off = off * (_RAY_WEIGHT_OUTSIDE + probability[inside])
     return (
         (objects * on_grid).sum() / on_grid.sum().clamp(min=1)
         + (pixels * weight).sum() / weight.sum().clamp(min=1)
-        + _RAY_FACTOR * (off * inside).sum() / on_grid.sum().clamp(min=1)
+        + _RAY_FACTOR * off.sum() / on_grid.sum().clamp(min=1)
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from scotopic.learning.calibration import PLANES, input_planes
 from scotopic.learning.instances import Maps, find_candidates, nuclei_of
 from scotopic.learning.network import STRIDE, NucleusNet, fused
-from scotopic.learning.targets import GRID, RAYS
+from scotopic.learning.targets import GRID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scotopic.learning.model import Model
     from scotopic.photons import CameraNoise
 
-_LARGEST_TILE_PX = 800
+_LARGEST_TILE_PX = 1120
 _MARGIN_PX = 80
 """Tiles overlap by twice this: half of what the network sees around a pixel is 76 px, so that no seam can be."""
 _TIMED_PX = 256
@@ -92,40 +92,41 @@ class MapMaker:
 
     def __call__(self, counts: NDArray[Any], dose: float) -> Maps:
         """Return the maps of an image, shape (Y, X), of any size."""
-        planes = input_planes(counts, dose, self._camera, self._peak_e)
-        height, width = counts.shape
-        after = [-n % STRIDE for n in (height, width)]
-        padded = np.pad(planes, [(0, 0), (0, after[0]), (0, after[1])], mode="edge")
-        rows, columns = padded.shape[1:]
-        maps = Maps(
-            np.empty((rows // GRID, columns // GRID), np.float32),
-            np.empty((RAYS, rows // GRID, columns // GRID), np.float32),
-            np.empty((rows, columns), np.float32),
-        )
+        padded = np.pad(counts, [(0, -n % STRIDE) for n in counts.shape], mode="edge")
+        rows, columns = padded.shape
+        planes = input_planes(padded, dose, self._camera, self._peak_e)
+        on_grid = rows // GRID, columns // GRID
+        width = self._network.shape["width"]
+        probability, features = np.empty(on_grid, np.float32), np.empty((*on_grid, width), np.float32)
+        foreground = np.empty((rows, columns), np.float32)
         for down in _tiles(rows):
             for across in _tiles(columns):
-                tile = padded[:, down.seen, across.seen]
-                said = self._run(torch.from_numpy(np.ascontiguousarray(tile[None])))
-                probability, rays, foreground = (part[0].numpy() for part in said)
-                on_grid = down.kept_on(GRID), across.kept_on(GRID)
-                inner = down.kept_of_seen(GRID), across.kept_of_seen(GRID)
-                maps.probability[on_grid] = probability[inner]
-                maps.rays[:, *on_grid] = rays[:, *inner]
-                maps.foreground[down.kept_on(1), across.kept_on(1)] = foreground[
-                    down.kept_of_seen(1), across.kept_of_seen(1)
-                ]
-        grid = np.s_[: -(-height // GRID), : -(-width // GRID)]
-        return Maps(maps.probability[grid], maps.rays[:, *grid], maps.foreground[:height, :width])
+                tile = planes[None, :, down.seen_on(GRID), across.seen_on(GRID)]
+                said = self._run(tile)
+                for whole, part, grid in zip((probability, foreground, features), said, (GRID, 1, GRID), strict=True):
+                    kept = part[down.kept_of_seen(grid), across.kept_of_seen(grid)]
+                    whole[down.kept_on(grid), across.kept_on(grid)] = kept.numpy()
+        return Maps(
+            probability[tuple(slice(-(-n // GRID)) for n in counts.shape)],
+            foreground[tuple(slice(n) for n in counts.shape)],
+            lambda y, x: self._rays(features[y, x]),
+        )
+
+    @torch.inference_mode()
+    def _rays(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        rays: NDArray[np.float32] = self._network.rays_from(torch.from_numpy(features)).numpy()
+        return rays
 
     def _run(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         dtype = DTYPES[self.dtype]
         with torch.inference_mode(), torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            probability, rays, foreground = self._network(planes.contiguous(memory_format=torch.channels_last))
-        return probability.sigmoid(), rays.clamp(min=0), foreground.sigmoid()
+            said = self._network.look(planes.contiguous(memory_format=torch.channels_last))
+        probability, foreground, features = (part[0] for part in said)
+        return probability.sigmoid(), foreground.sigmoid(), features.float().movedim(0, -1)
 
     def _faster_dtype(self) -> str:
         """Time both number formats: many processors emulate bfloat16, ten times slower."""
-        planes = torch.zeros(1, PLANES, _TIMED_PX, _TIMED_PX)
+        planes = torch.zeros(1, PLANES, _TIMED_PX // GRID, _TIMED_PX // GRID)
         seconds = {}
         for name in DTYPES:
             self.dtype = name
@@ -142,6 +143,9 @@ class _Span:
 
     seen: slice
     kept: slice
+
+    def seen_on(self, grid: int) -> slice:
+        return slice(self.seen.start // grid, self.seen.stop // grid)
 
     def kept_on(self, grid: int) -> slice:
         return slice(self.kept.start // grid, self.kept.stop // grid)

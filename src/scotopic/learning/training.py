@@ -15,6 +15,7 @@ from scotopic.learning.batches import make_batch
 from scotopic.learning.checking import LevelCheck, check_levels
 from scotopic.learning.checkpoint import read_checkpoint, restore, write_checkpoint
 from scotopic.learning.network import STRIDE, NucleusNet, freeze_normalisation, loss
+from scotopic.learning.optimizer import Muon
 from scotopic.learning.pairs import load_site, peak_electrons
 from scotopic.learning.prediction import DTYPES, MapMaker
 
@@ -36,7 +37,7 @@ _POOL_MPX = 60.0
 """Sites held at a time, in megapixels: 1.1 GB with their targets."""
 _STEPS_A_SITE = 10
 """Where there are more sites than the pool holds, one is exchanged every so many steps."""
-_CHECK_MPX, _FINAL_CHECK_MPX = 2.0, 8.0
+_CHECK_MPX, _FINAL_CHECK_MPX = 1.0, 8.0
 """Validation sites that are checked at each checkpoint, and at the end, in megapixels at most."""
 _PEAK_SITES = 24
 _TIMED_STEPS = 2
@@ -92,7 +93,7 @@ def train(run: RunFolder, pairs: Pairs, settings: TrainingSettings, say: Callabl
     peak_e = peak_electrons(run, pool.at(0)[:_PEAK_SITES])
     torch.manual_seed(settings.seed)
     network = NucleusNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch knows it
-    optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    optimizer = Muon(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     identity = {"pairs": _named(pairs), "settings": settings.model_dump(mode="json")}
     progress, dtype = Progress(), str(settings.dtype)
     if (saved := read_checkpoint(run.checkpoint_path)) is not None and saved[1]["identity"] == identity:
@@ -124,7 +125,7 @@ def train(run: RunFolder, pairs: Pairs, settings: TrainingSettings, say: Callabl
         dtype = _faster(lambda name: step(0, 0.0, name))
         torch.manual_seed(settings.seed)
         network.load_state_dict(NucleusNet().state_dict())
-        optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        optimizer = Muon(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     began = time.monotonic() - progress.seconds
     checked_s, told_s, losses = progress.seconds, -math.inf, [math.nan]
     some = _within(validation, _CHECK_MPX)
