@@ -9,7 +9,7 @@ from skimage.draw import disk
 
 from conftest import DATA
 from scotopic.learning.batches import turned, turned_rays
-from scotopic.learning.instances import Maps, find_candidates, nuclei_of
+from scotopic.learning.instances import Maps, find_candidates, nuclei_of, visible
 from scotopic.learning.targets import RAYS, known, make_targets
 from scotopic.nuclei import matching
 
@@ -74,3 +74,15 @@ def test_objects_above_a_cut_off_are_a_beginning_of_the_list():
     low, high = find_candidates(noisy, 0.1), find_candidates(noisy, 0.65)
     assert 0 < high.scores.size < low.scores.size
     np.testing.assert_array_equal(low.scores[: high.scores.size], high.scores)
+
+
+def test_an_object_without_a_body_is_no_nucleus_and_is_not_counted():
+    labels = iio.imread(DATA / "nuclei" / "masks" / "007.png").astype(np.int32)
+    maps = maps_of(make_targets(labels, np.ones(labels.shape, bool)))
+    half = np.where(np.arange(maps.foreground.shape[1]) < 200, maps.foreground, 0)
+    maps = Maps(maps.probability, half, maps.rays_at)
+    candidates = find_candidates(maps, 0.3)
+    seen = visible(maps, candidates, 0.5)
+    found, _ = nuclei_of(maps, candidates, probability=0.3, foreground=0.5)
+    assert found.max() < 0.6 * candidates.scores.size
+    assert abs(seen.sum() - found.max()) <= 1, "one lies on the edge: its body is beside its polygon"

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from scotopic.nuclei import measure
+from scotopic.nuclei import measure, measure_levels
 from scotopic.photons import CameraNoise
 
 CAMERA = CameraNoise(offset_counts=100, gain_e_per_count=0.5, read_noise_e=2, saturation_counts=4095)
@@ -56,3 +57,12 @@ def test_a_field_full_of_nuclei_still_has_a_background():
 def test_images_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
         measure(np.zeros((5, 5), int), np.zeros((6, 6)))
+
+
+def test_the_same_nuclei_are_measured_in_several_images_at_once():
+    labels, counts = field()
+    images = {"bright": counts, "dark": 100 + (counts - 100) / 10}
+    tables = measure_levels(labels, images, camera=CAMERA)
+    assert list(tables) == ["bright", "dark"]
+    for level, image in images.items():
+        pd.testing.assert_frame_equal(tables[level], measure(labels, image, camera=CAMERA))

@@ -80,6 +80,7 @@ def test_a_run_without_a_model_has_a_report_that_says_so(run):
     assert report.model is None
     assert report.missing == ("there is no model: the run was not trained on",)
     assert report.held_out_wells == ("B3",)
+    assert report.timing == {"prediction_per_frame": None, "training": None}, "no time is not a time of nothing"
     assert {row.source for row in report.levels} == {"reference", "classical"}
     assert all("truth" in row.against for row in report.levels)
     assert "missing in the report: there is no model: the run was not trained on" in said
@@ -107,6 +108,7 @@ def test_half_a_plate_is_reported_as_what_it_is(run):
     ledger.write_text("".join(line for line in lines if '"well":"B5"' not in line), encoding="utf-8")
     report = validate(run.path, lambda _: None)
     assert report.held_out_wells == ("B3",)
+    assert report.timing == {"prediction_per_frame": None, "training": None}, "no time is not a time of nothing"
     assert report.sites == 2
 
 

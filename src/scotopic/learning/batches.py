@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _SPARSE = 0.5
 """Sites are drawn in proportion to their nuclei and this share of the mean: a crop of background teaches little."""
-_THINNED = 0.4
+_THINNED = 0.6
 """Share of crops whose dark image is made, at any dose; the others are as measured."""
-_BRIGHTEST_THINNED = 0.03
+_BRIGHTEST_THINNED = 0.01
 _BELOW_DIMMEST = 0.6
 """Doses are drawn from this share of the dimmest level up: what is a little darker than trained on must not surprise."""
 _BRIGHTNESS_SPREAD = 0.25
@@ -111,7 +111,7 @@ def _dark_image(
         counts = camera.expose(bright * np.float32(dose) * slope, rng)
     else:
         levels = list(doses)
-        share = np.array([1 - 0.5 * np.log10(doses[level]) for level in levels])  # the dark is harder
+        share = np.array([1 - np.log10(doses[level]) for level in levels])  # the dark is harder
         level = levels[rng.choice(len(levels), p=share / share.sum())]
         counts, dose = site.images[level][pixels], doses[level]
     empty = rng.random() < _EMPTY

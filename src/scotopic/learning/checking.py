@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotopic.learning.instances import find_candidates, nuclei_of
+from scotopic.learning.instances import find_candidates, nuclei_of, visible
 from scotopic.learning.model import CutOff
 from scotopic.nuclei import matching, pooled
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _PROBABILITY = tuple(np.arange(0.025, 0.71, 0.025).round(3).tolist())
 """Cut-offs of the object probability that are tried."""
-_FOREGROUND = (0.3, 0.4, 0.5)
+_FOREGROUND = (0.2, 0.35, 0.5)
 """Cut-offs of the foreground that are tried."""
-_MOST_TRIED = 4
+_MOST_TRIED = 3
 """Cut-offs of the object probability that are compared, of those with which counts are even: each takes a look at all sites."""
 _AS_EVEN = 0.01
 """Counts that are further from the reference's than the nearest by less than this share of it are as good as that."""
@@ -46,8 +46,8 @@ class LevelCheck:
 def check_levels(make_maps: MapMaker, sites: Sequence[TrainingSite]) -> dict[str, LevelCheck]:
     """Choose cut-offs for each light level, and score the network with them.
 
-    Of the cut-offs of the object probability with which the network counts as many nuclei as the reference masks have,
-    or as nearly so as it can, and of those of the foreground, the pair with the best mean F1 is taken.
+    For each cut-off of the foreground, those of the object probability are found with which the network counts as many
+    nuclei as the reference masks have, or as nearly so as it can. Of all these pairs the one with the best mean F1 is taken.
     """
     doses = {level: site.doses[level] for site in sites for level in site.doses}
     return {
@@ -70,12 +70,13 @@ def _check_level(make_maps: MapMaker, sites: Sequence[TrainingSite], level: str)
         half, cut_off = each.at(0.5), CutOff(dose=dose, probability=probability, foreground=foreground)
         return LevelCheck(level, cut_off, half.f1, each.mean_f1, half.n_pred, wanted)
 
-    even = even_cut_offs(np.concatenate([c.scores for c in candidates]), wanted)
-    middle = _FOREGROUND[len(_FOREGROUND) // 2]
-    tried = even[:: -(-len(even) // _MOST_TRIED)]
-    best = max((compare(probability, middle) for probability in tried), key=lambda check: check.mean_f1)
-    others = (compare(best.cut_off.probability, each) for each in _FOREGROUND if each != middle)
-    return max((best, *others), key=lambda check: check.mean_f1)
+    def tried(foreground: float) -> list[float]:
+        found = [c.scores[visible(m, c, foreground)] for m, c in zip(maps, candidates, strict=True)]
+        even = even_cut_offs(np.concatenate(found), wanted)
+        return even[:: -(-len(even) // _MOST_TRIED)]
+
+    pairs = ((probability, foreground) for foreground in _FOREGROUND for probability in tried(foreground))
+    return max((compare(*pair) for pair in pairs), key=lambda check: check.mean_f1)
 
 
 def even_cut_offs(scores: np.ndarray, wanted: int) -> list[float]:

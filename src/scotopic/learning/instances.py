@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_SMOOTH = 0.7
+_SMOOTH = 1.0
 """Smoothing of the probability before peaks are taken, in grid points."""
-_OWNED = 0.35
+_OWNED = 0.5
 """A polygon of which a larger share belongs to better ones already is the same nucleus seen again."""
 _REACH = 3
 """A contour may lie so many grid points outside of its polygon, where the network is sure of foreground."""
@@ -73,6 +73,17 @@ def find_candidates(maps: Maps, least: float) -> Candidates:
     return Candidates(np.array(scores, np.float32), owner)
 
 
+def visible(maps: Maps, candidates: Candidates, foreground: float) -> NDArray[np.bool_]:
+    """Return which objects have foreground enough to become nuclei: in the dark some have a middle, but no body."""
+    body = _on_pixels(candidates.owner, maps)[maps.foreground > foreground]
+    return np.bincount(body, minlength=candidates.scores.size + 1)[1:] >= _SMALLEST_PX
+
+
+def _on_pixels(on_grid: NDArray[np.int32], maps: Maps) -> NDArray[np.int32]:
+    height, width = maps.foreground.shape
+    return on_grid.repeat(GRID, 0).repeat(GRID, 1)[:height, :width]
+
+
 def _polygon(
     row: int, column: int, rays: NDArray[np.float32], shape: tuple[int, ...]
 ) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
@@ -122,10 +133,7 @@ def nuclei_of(
     """
     count = int((candidates.scores >= probability).sum())
     owner = np.where(candidates.owner <= count, candidates.owner, 0)
-    height, width = maps.foreground.shape
-    wide, around = (
-        each.repeat(GRID, 0).repeat(GRID, 1)[:height, :width] for each in (owner, expand_labels(owner, _REACH))
-    )
+    wide, around = (_on_pixels(each, maps) for each in (owner, expand_labels(owner, _REACH)))
     inside = np.where(maps.foreground > foreground, wide, 0)
     labels = np.where((inside == 0) & (wide == 0) & (maps.foreground > max(_SURELY, foreground)), around, inside)
     neat, numbers = renumbered(one_piece(labels, _SMALLEST_PX))

@@ -211,13 +211,17 @@ def _histograms(canvas: Canvas, report: Report, tables: pd.DataFrame) -> None:
     all_axes[0].set_ylabel("nuclei")
 
 
+def _quantity(value: float | None, factor: float, form: str, unit: str) -> str:
+    return "none" if value is None else f"{factor * value:{form}} {unit}"
+
+
 def _made(report: Report) -> str:
     card = report.model_card or {}
     facts = {
         "model": report.model or "none",
         "trained on": f"{len(card.get('training_wells', ()))} wells, {card.get('training_sites', 0)} sites, {card.get('steps', 0):,} steps",
-        "training": f"{report.timing['training'] / 60:.1f} min",
-        "prediction": f"{1000 * report.timing['prediction_per_frame']:.0f} ms a frame",
+        "training": _quantity(report.timing["training"], 1 / 60, ".1f", "min"),
+        "prediction": _quantity(report.timing["prediction_per_frame"], 1000, ".0f", "ms a frame"),
         "light on the sample": f"{report.dose['sample'] / 1000:.3g} s at full power in the whole run",
         "specimen": report.specimen or "on a microscope",
         "versions": ", ".join(f"{name} {number}" for name, number in report.versions.items()),

@@ -95,8 +95,8 @@ class Report(FrozenModel):
     """Not worked out in this version."""
     time_saving_factor: float | None = None
     """Not worked out in this version."""
-    timing: dict[str, float]
-    """Seconds: `prediction_per_frame`, `training`."""
+    timing: dict[str, float | None]
+    """Seconds: `prediction_per_frame`, `training`; null where there was none."""
     dose: dict[str, float]
     """Light of the whole run, milliseconds at full power: `signal`, `sample`."""
     versions: dict[str, str]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from statistics import median
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from scotopic import __version__
 from scotopic.report.findings import (
@@ -67,8 +66,8 @@ def validate(
         levels=tuple(rows_of(sites, findings)),
         missing=tuple(missing),
         timing={
-            "prediction_per_frame": round(float(np.median(findings.prediction_s or 0)), 4),
-            "training": float(training.get("seconds", 0.0)),
+            "prediction_per_frame": round(median(findings.prediction_s), 4) if findings.prediction_s else None,
+            "training": training.get("seconds"),
         },
         dose={
             "signal": round(sum(record.signal_dose_ms for record in ledger), 3),
