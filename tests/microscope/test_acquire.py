@@ -119,7 +119,7 @@ def test_a_shutter_that_does_not_close_has_the_led_switched_off_at_once(tmp_path
     core = open_microscope(job.profile, job.profile_path, job.protocol)
     run, result = acquired(job, tmp_path / "RUN", core)
     assert result.end_reason == "failed"
-    assert "did not close" in result.message
+    assert "the light could not be switched off: the shutter Shutter is open" in result.message
     assert float(core.getProperty("LED", "Power")) == 0
     last = run.ledger.read()[-1]
     assert last.state == "skipped"
@@ -127,13 +127,13 @@ def test_a_shutter_that_does_not_close_has_the_led_switched_off_at_once(tmp_path
 
 
 def test_a_led_that_no_longer_obeys_gives_no_frame_under_a_wrong_light(tmp_path):
-    """It stays at the full power of the first site: the stock engine would label that light 0.05 %."""
+    """It stays off, where the stock engine would label the darkness with a light."""
     run, result = acquired(small("simulated", [{"kind": "led_ignores", "after": 4, "times": None}]), tmp_path / "RUN")
-    assert result.end_reason == "completed_with_errors"
-    for r in run.ledger.read()[4:]:
-        assert r.state == ("skipped" if r.level in {"0.05%", "0.2%"} else "written")
-        assert r.state == "written" or "LED.Power is 100" in r.reason
-    assert verify(run) == []
+    assert result.end_reason == "failed"
+    assert "5 frames skipped in a row" in result.message
+    records = run.ledger.read()
+    assert [r.state for r in records] == ["written"] * 4 + ["skipped"] * 5
+    assert all("LED.Power is 0 (asked: " in r.reason and r.sample_dose_ms == 0 for r in records[4:])
 
 
 def test_a_led_that_echoes_the_request_but_does_not_obey_is_caught_by_the_images(tmp_path):

@@ -166,9 +166,12 @@ def test_planes_of_a_stack_stay_inside_the_limits_too():
 
 
 def test_what_is_switched_off_must_be_switched_on_by_the_preset():
-    off = [{"device": "LED", "property": "Voltage", "value": 0}, {"device": "Shutter", "property": "State", "value": 0}]
+    off = [
+        {"device": "LED", "property": "Voltage", "value": 0},
+        {"device": "Emission", "property": "State", "value": 0},
+    ]
     (line,) = problems_of(changed(light_sources__DAPI__switch_off=off))
-    assert "Shutter.State is switched off but never on: set it in the preset Channel: DAPI" in line
+    assert "Emission.State is switched off but never on: set it in the preset Channel: DAPI" in line
 
 
 def test_the_same_dose_follows_the_measured_curve():

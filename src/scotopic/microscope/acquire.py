@@ -229,6 +229,10 @@ class _Acquisition:
             errors.append(f"{self._skipped} frames were skipped, the ledger says why")
         if self._wrong_light:
             errors.append(f"{self._wrong_light} frames have the wrong light by the images' proof, see light.jsonl")
+        if lit := self._engine.times_found_lit:
+            errors.append(
+                f"{lit} times light was on before an exposure that nobody had asked for; it is not in the dose"
+            )
         if errors:
             return "completed_with_errors", "; ".join(errors)
         return "completed", ""
@@ -389,6 +393,7 @@ class _Acquisition:
                 sites={"planned": progress.sites_planned, "finished": progress.sites_done},
                 frames={"planned": self._protocol.n_frames, "written": self._written, "skipped": self._skipped},
                 wrong_light=self._wrong_light,
+                times_found_lit=self._engine.times_found_lit if self._engine else 0,
                 sample_dose_ms=round(progress.sample_dose_ms, 3),
                 seconds_left=progress.seconds_left and round(progress.seconds_left),
                 bytes_left=progress.bytes_left,

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from scotopic.microscope.config_file import read_config
+from scotopic.microscope.presets import CORE, contradiction, ours
 from scotopic.protocol import (
     LIGHT_LEVEL_GROUP,
     HardwareFocus,
@@ -157,28 +158,37 @@ def _check_preset(subject: _Subject, config: ConfigFile, channel: str) -> None:
         subject.blame_protocol("channel", str(error))
         return
     group, name = source.preset_group, source.preset or channel
-    settings = config.preset(group, name)
+    settings = [] if group is None else config.preset(group, name)
     subject.report.devices.append(
-        (f"channel {channel}", f"{group}: {name}", "preset" if settings else "not in the .cfg")
+        (f"channel {channel}", "no preset: nothing to set", "the profile")
+        if group is None
+        else (f"channel {channel}", f"{group}: {name}", "preset" if settings else "not in the .cfg")
     )
-    if settings is None:
+    if settings is None and group is not None:
         groups = config.model.config_groups
         known = groups[group].presets if group in groups else groups
         what = f"preset {name!r} in group {group!r}" if group in groups else f"config group {group!r}"
-        subject.blame_profile(f"light_sources.{channel}", f"no {what} in {config.path.name}{_hint(name, known)}")
+        hint = _hint(name if group in groups else group, known)
+        subject.blame_profile(f"light_sources.{channel}", f"no {what} in {config.path.name}{hint}")
         return
     dark = [s for s in source.switch_off if (s.device, s.property) != (source.device, source.property)]
     for setting in dark:
-        if (setting.device, setting.property) not in {(device, name_) for device, name_, _ in settings}:
+        lit_by_gating = setting.device == subject.profile.gating.shutter
+        if not lit_by_gating and (setting.device, setting.property) not in {(s[0], s[1]) for s in settings or ()}:
             subject.blame_profile(
                 f"light_sources.{channel}.switch_off",
-                f"{setting.device}.{setting.property} is switched off but never on: set it in the preset {group}: {name}",
+                f"{setting.device}.{setting.property} is switched off but never on: set it in the preset {group or 'that preset_group names'}: {name}",
             )
-    for device, name_, value in settings:
+    for device, name_, value in settings or ():
         origin = config.devices.get(device)
         subject.report.devices.append((f"  {name_} = {value}", device, origin or "not in the .cfg"))
-        if origin is None and device != "Core":
-            subject.blame_profile(f"light_sources.{channel}", f"preset {name!r} sets {device!r}, no such device")
+        key, line = f"light_sources.{channel}", f"the preset {group}: {name} sets {device}.{name_} = {value}"
+        if origin is None and device != CORE:
+            subject.blame_profile(key, f"preset {name!r} sets {device!r}, no such device")
+        elif wrong := contradiction(subject.profile, source, device, name_, value):
+            subject.blame_profile(key, f"{line}, but {wrong}")
+        elif why := ours(subject.profile, source, device, name_):
+            subject.warn(config.path, key, f"{line}, which is left out: {why}")
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

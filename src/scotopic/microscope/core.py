@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from pymmcore import CMMCore
@@ -10,11 +11,15 @@ from pymmcore_plus.experimental.unicore import CameraDevice, Device, UniMMCore
 
 from scotopic.microscope.adapters import adapter_folder
 from scotopic.microscope.config_file import read_config
+from scotopic.microscope.presets import ours
 from scotopic.protocol import LIGHT_LEVEL_GROUP, ImagingProtocol, MicroscopeProfile
 from scotopic.protocol.simulator_setup import SimulatorSetup
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from scotopic.protocol import LightSource
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +91,10 @@ class PythonDeviceCore(UniMMCore):
 
 class LightOnError(RuntimeError):
     """Some light could not be switched off."""
+
+
+_OFF_PAUSES_S = (0.02, 0.1, 0.5, 1.0)
+"""Pauses between attempts to switch the light off."""
 
 
 def open_microscope(
@@ -175,38 +184,91 @@ def close_microscope(core: CMMCorePlus) -> None:
 
 
 def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
-    """Make every light source of the profile dark, and close the shutter. Tries all before it complains.
+    """Make every light source of the profile dark, close the shutter, and read both back.
+
+    What does not obey is told again, a few times within a second or so: shutters take their time.
 
     Raises
     ------
     LightOnError
-        If any of them could not be set; the others are set nevertheless.
+        If any of them still is not off; the others are nevertheless.
     """
-    failures = []
+    for pause_s in (*_OFF_PAUSES_S, None):
+        failures = [*_command_darkness(core, profile), *lights_on(core, profile)]
+        if not failures:
+            return
+        if pause_s is not None:
+            time.sleep(pause_s)
+    raise LightOnError("the light could not be switched off: " + "; ".join(dict.fromkeys(failures)))
+
+
+def _command_darkness(core: CMMCorePlus, profile: MicroscopeProfile) -> Iterator[str]:
+    """Tell all that gives light to be off, and yield what refuses."""
     for channel, source in profile.light_sources.items():
         for setting in source.switch_off:
             try:
                 core.setProperty(setting.device, setting.property, setting.as_text())
             except Exception as error:
-                failures.append(f"{channel}: {setting.device}.{setting.property} = {setting.as_text()}: {error}")
-    if profile.gating.shutter is not None:
+                yield f"{channel}: {setting.device}.{setting.property} = {setting.as_text()}: {error}"
+    if (shutter := profile.gating.shutter) is not None:
         try:
-            core.setShutterOpen(profile.gating.shutter, False)
+            core.setShutterOpen(shutter, False)
         except Exception as error:
-            failures.append(f"shutter {profile.gating.shutter}: {error}")
-    if failures:
-        raise LightOnError("the light could not be switched off: " + "; ".join(failures))
+            yield f"shutter {shutter}: {error}"
+
+
+def lights_on(core: CMMCorePlus, profile: MicroscopeProfile) -> Iterator[str]:
+    """Yield what is not off by its own account: powers and switches of all light sources, and the shutter."""
+    for channel, source in profile.light_sources.items():
+        for setting in source.switch_off:
+            name, wanted = f"{channel}: {setting.device}.{setting.property}", setting.as_text()
+            try:
+                found = core.getProperty(setting.device, setting.property)
+            except Exception as error:
+                yield f"{name} cannot be read: {error}"
+            else:
+                is_power = (setting.device, setting.property) == (source.device, source.property)
+                if not _is_same(found, wanted, source.step / 2 if is_power else 1e-6):
+                    yield f"{name} is {found} (off: {wanted})"
+    if (shutter := profile.gating.shutter) is not None:
+        try:
+            if core.getShutterOpen(shutter):
+                yield f"the shutter {shutter} is open"
+        except Exception as error:
+            yield f"the shutter {shutter} cannot be read: {error}"
+
+
+def _is_same(found: str, wanted: str, tolerance: float) -> bool:
+    """Compare two property values, as numbers where both are."""
+    try:
+        return abs(float(found) - float(wanted)) <= tolerance
+    except ValueError:
+        return found == wanted
 
 
 def define_light_levels(core: CMMCorePlus, profile: MicroscopeProfile, protocol: ImagingProtocol) -> None:
-    """Define the config group `LightLevel`: one preset a level, of the channel's preset and the LED power."""
+    """Define the config group `LightLevel`: one preset a level, of the channel's preset and the LED power.
+
+    Of the channel's preset that is left out which is ours to command (`presets.ours`): a preset may open the shutter, or
+    make another camera the current one.
+    """
     source = profile.light_source(protocol.channel)
     if core.isGroupDefined(LIGHT_LEVEL_GROUP):
         core.deleteConfigGroup(LIGHT_LEVEL_GROUP)
     core.defineConfigGroup(LIGHT_LEVEL_GROUP)
-    channel = core.getConfigData(source.preset_group, source.preset or protocol.channel)
+    channel = [
+        (device, name, value)
+        for device, name, value in _channel_preset(core, source, protocol.channel)
+        if not ours(profile, source, device, name)
+    ]
     for level in protocol.light_levels:
         for device, name, value in channel:
             core.defineConfig(LIGHT_LEVEL_GROUP, level.name, device, name, value)
         power = source.setting(level.led_percent).text
         core.defineConfig(LIGHT_LEVEL_GROUP, level.name, source.device, source.property, power)
+
+
+def _channel_preset(core: CMMCorePlus, source: LightSource, channel: str) -> Iterable[tuple[str, str, str]]:
+    if source.preset_group is None:
+        return ()
+    return ((s[0], s[1], s[2]) for s in core.getConfigData(source.preset_group, source.preset or channel))

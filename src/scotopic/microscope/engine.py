@@ -10,10 +10,9 @@ import numpy as np
 from pymmcore_plus.mda import MDAEngine, SkipEvent
 from pymmcore_plus.mda._engine import ImagePayload
 
-from scotopic.microscope.core import switch_light_off
+from scotopic.microscope.core import LightOnError, lights_on, switch_light_off
 from scotopic.microscope.exposure import (
     ExposureFailedError,
-    NotAsAskedError,
     OutOfFocusError,
     autofocus,
     check_position,
@@ -114,11 +113,14 @@ class AcquisitionEngine(MDAEngine):
         self._on_silence = on_silence
         self._visit: SiteVisit | None = None
         self._read_back = (0.0, 0.0)
+        self._lit_before_ms = 0.0
         self._position = (0.0, 0.0, 0.0)
         self._failures_in_a_row = 0
         self._autoshutter_before = core.getAutoShutter()
         self.finish_after_site = False
         """Set it to end the run when the present site is done."""
+        self.times_found_lit = 0
+        """How often light was on that nobody had asked for; how much of it the sample got nobody knows."""
         self.stop_now = False
         """Set it to end the run before the next exposure."""
 
@@ -172,19 +174,24 @@ class AcquisitionEngine(MDAEngine):
             self._focus(visit)
             return
         self._recorder.wait_for_pixels()
+        self._stop_if_asked()  # to get here may have taken seconds
+        self._lit_before_ms = 0.0
+        try:
+            if self._setting_is_lighting:
+                self._retried(lambda: self._light(event))
+            exposure = expose(self.mmcore, self._profile, self._on_silence)
+        except StoppedError:
+            raise
+        except Exception as error:  # whatever it is: first of all it is dark again, then the light is noted
+            still_on = self._dark_again()
+            lit_ms = self._lit_before_ms + (error.lit_ms if isinstance(error, ExposureFailedError) else 0.0)
+            power = self._source.relative_power(self._level(event).led_percent)
+            self._skip(visit, event, str(error), sample_dose_ms=round(lit_ms * power, 6), still_on=still_on)
+            return
+        still_on = self._dark_again()
+        # Nothing that a device says from here on may lose the frame.
         led_read, exposure_read = self._read_back
         power = self._source.relative_power(led_read)
-        self._stop_if_asked()  # to get here may have taken seconds
-        try:
-            exposure = expose(self.mmcore, self._profile, self._on_silence)
-        except NotAsAskedError as error:
-            self._skip(visit, event, str(error))
-            return
-        except ExposureFailedError as error:
-            switch_light_off(self.mmcore, self._profile)  # it was on, and may still be
-            self._skip(visit, event, str(error), sample_dose_ms=round(error.lit_ms * power, 6))
-            return
-        # Nothing that a device says from here on may lose the frame.
         record = FrameRecord(
             **self._asked(visit, event),
             state="written",
@@ -194,13 +201,15 @@ class AcquisitionEngine(MDAEngine):
             xy_read_um=(round(self._position[0], 2), round(self._position[1], 2)),
             z_read_um=round(self._position[2], 3),
             signal_dose_ms=round(exposure_read * power, 6),
-            sample_dose_ms=round(exposure.lit_ms * power, 6),
+            sample_dose_ms=round((self._lit_before_ms + exposure.lit_ms) * power, 6),
         )
         image = exposure.image.astype(np.uint16, copy=False)
         image.flags.writeable = False  # listeners get the same array while it is being written
         self._failures_in_a_row = 0
         self._count(visit, record)
         self._recorder.frame(record, image, last=self._is_done(visit))
+        if still_on is not None:
+            raise still_on
         try:
             meta = self.get_frame_metadata(event, runner_time_ms=time.perf_counter() * 1000)
         except RuntimeError:
@@ -308,7 +317,37 @@ class AcquisitionEngine(MDAEngine):
             self.mmcore.waitForDevice(self._profile.stage.z_device)
         z_um = None if visit.flag else event.z_pos
         self._position = check_position(self.mmcore, self._profile, visit.xy_um, z_um)
-        self._read_back = set_level(self.mmcore, self._profile, self._source, self._level(event))
+        self._make_sure_that_it_is_dark()
+        if not self._setting_is_lighting:
+            self._set_level(event)
+
+    def _set_level(self, event: MDAEvent) -> None:
+        """Set the level of an event; if that fails, all is off again."""
+        try:
+            self._read_back = set_level(self.mmcore, self._profile, self._source, self._level(event))
+        except RuntimeError:
+            switch_light_off(self.mmcore, self._profile)
+            raise
+
+    def _make_sure_that_it_is_dark(self) -> None:
+        """Before a level is set nothing may be on: a listener, a preset or a person may have switched on a light."""
+        if found := list(lights_on(self.mmcore, self._profile)):
+            self.times_found_lit += 1
+            logger.warning("before an exposure was light on that nobody had asked for: %s", "; ".join(found))
+            switch_light_off(self.mmcore, self._profile)
+
+    @property
+    def _setting_is_lighting(self) -> bool:
+        """Whether a level that is set lights the sample: then it is set last of all, and nothing is waited for."""
+        return self._profile.gating.how == "software"
+
+    def _light(self, event: MDAEvent) -> None:
+        """Set the level of an event, which lights the sample, and count the time that this takes."""
+        begun = time.perf_counter()
+        try:
+            self._set_level(event)
+        finally:
+            self._lit_before_ms += (time.perf_counter() - begun) * 1000
 
     def _retried(self, action: Callable[[], None]) -> None:
         verification = self._profile.verification
@@ -317,6 +356,8 @@ class AcquisitionEngine(MDAEngine):
             try:
                 action()
                 return
+            except LightOnError:
+                raise
             except RuntimeError:
                 if attempt == verification.retries:
                     raise
@@ -355,12 +396,30 @@ class AcquisitionEngine(MDAEngine):
         t, p, c, z = (event.index.get(axis, 0) for axis in "tpcz")
         return t * per_time + p * self._protocol.frames_per_site + c * planes + z
 
-    def _skip(self, visit: SiteVisit, event: MDAEvent, reason: str, *, sample_dose_ms: float = 0) -> None:
-        """Note a frame that is not taken, and stop the run after too many in a row."""
+    def _dark_again(self) -> LightOnError | None:
+        """Switch every light off after an exposure; what stays on is raised when the frame's line is written."""
+        try:
+            switch_light_off(self.mmcore, self._profile)
+        except LightOnError as error:
+            return error
+        return None
+
+    def _skip(
+        self,
+        visit: SiteVisit,
+        event: MDAEvent,
+        reason: str,
+        *,
+        sample_dose_ms: float = 0,
+        still_on: LightOnError | None = None,
+    ) -> None:
+        """Note a frame that is not taken, and stop the run after too many in a row, or if the light stays on."""
         logger.warning("%s of %s_%s skipped: %s", event.channel and event.channel.config, *visit.key[:2], reason)
         record = FrameRecord(**self._asked(visit, event), state="skipped", reason=reason, sample_dose_ms=sample_dose_ms)
         self._count(visit, record)
         self._recorder.skipped(record, last=self._is_done(visit))
+        if still_on is not None:
+            raise still_on
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self._profile.verification.stop_after_failures:
             raise RuntimeError(

@@ -139,6 +139,9 @@ def expose(
 ) -> Exposure:
     """Let the light on, take an image, and take the light off again, whatever happens.
 
+    With software gating the light is on already, from the setting of the level on. The caller makes sure that all light
+    is off afterwards (`switch_light_off`): an image that was taken is returned first.
+
     Parameters
     ----------
     on_silence : callable
@@ -175,8 +178,7 @@ def expose(
                 _open(core, shutter)
                 core.snapImage()
             finally:
-                if shutter is not None:
-                    core.setShutterOpen(shutter, False)
+                _close(core, profile)
                 dark_at.append(time.perf_counter())
         if shutter is not None and core.getShutterOpen(shutter):
             raise RuntimeError(f"the shutter {shutter} did not close")
@@ -186,16 +188,24 @@ def expose(
         image = core.getImage().copy()
     except NotAsAskedError:
         raise
-    except RuntimeError as error:
+    except Exception as error:  # whatever it is: the sample was lit
         lit_ms = (min(dark_at, default=time.perf_counter()) - start) * 1000
         if profile.simulator is not None and not watchdog.has_bitten:
             lit_ms = planned_ms  # a simulator's clock is not the one on the wall, unless it hangs
         raise ExposureFailedError(str(error), max(planned_ms, lit_ms)) from error
-    if shutter is None and gating.how == "software":
-        switch_light_off(core, profile)  # nothing else darkens the sample between two exposures
-    if shutter is None or profile.simulator is not None:
+    if gating.how == "camera_ttl" or profile.simulator is not None:
         return Exposure(image, planned_ms)
     return Exposure(image, (dark_at[0] - start) * 1000)
+
+
+def _close(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
+    """End the exposure's light by one command; whether all is dark is read back afterwards, by `switch_light_off`."""
+    if profile.gating.shutter is not None:
+        core.setShutterOpen(profile.gating.shutter, False)
+    elif profile.gating.how == "software":
+        for source in profile.light_sources.values():
+            for setting in source.switch_off:
+                core.setProperty(setting.device, setting.property, setting.as_text())
 
 
 def _open(core: CMMCorePlus, shutter: str | None) -> None:

@@ -56,6 +56,7 @@ def image_site(
             if not levels or level.name in levels:
                 set_level(core, profile, source, level)
                 images[level.name] = expose(core, profile)
+                switch_light_off(core, profile)
     finally:
         switch_light_off(core, profile)
         core.setAutoShutter(automatic)

@@ -59,8 +59,8 @@ class LedSetting:
 class LightSource(FrozenModel):
     """The light of one channel: how its power is set, and how it is switched off."""
 
-    preset_group: str = "Channel"
-    """Config group of the channel's preset (filters, mirrors) in the `.cfg`."""
+    preset_group: str | None = "Channel"
+    """Config group of the channel's preset (filters, mirrors) in the `.cfg`; null where there is nothing to set."""
     preset: str | None = None
     """Name of the channel's preset; without it the channel's own name."""
     device: str
@@ -278,6 +278,16 @@ class MicroscopeProfile(FrozenModel):
             raise ValueError(
                 f"gating.how = {self.gating.how!r}: the simulated microscope has a shutter, use core_shutter"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _light_settles_in_the_dark(self) -> Self:
+        for channel, source in self.light_sources.items():
+            if self.gating.how == "software" and source.settle_ms:
+                raise ValueError(
+                    f"light_sources.{channel}.settle_ms = {source.settle_ms:g}: with gating by software the light would "
+                    "settle on the sample; allowed: 0, or a shutter or a camera's wire (gating.how)"
+                )
         return self
 
     def light_source(self, channel: str) -> LightSource:

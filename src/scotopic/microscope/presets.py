@@ -1,0 +1,53 @@
+"""What of a channel's preset becomes part of a light level: filters and the like, but nothing that is ours to command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scotopic.protocol import LightSource, MicroscopeProfile
+
+CORE = "Core"
+
+
+def ours(profile: MicroscopeProfile, source: LightSource, device: str, name: str) -> str:
+    """Return why a property is commanded by scotopic alone, whatever a preset says; empty if a preset may set it.
+
+    Parameters
+    ----------
+    device, name : str
+        Device and property of a line of the channel's preset.
+    """
+    stage = profile.stage
+    if device == CORE:
+        return "the profile chooses camera, stages and shutter"
+    if device == profile.gating.shutter:
+        return "the shutter is open during an exposure alone"
+    if (device, name) == (source.device, source.property):
+        return "each light level sets the power"
+    if device == profile.camera.device:
+        return "the profile says what the camera's images are"
+    if device in (stage.xy_device, stage.z_device, stage.autofocus_device):
+        return "positions are the protocol's"
+    return ""
+
+
+def contradiction(profile: MicroscopeProfile, source: LightSource, device: str, name: str, value: str) -> str:
+    """Return what of the profile a preset's line contradicts, so that one of the two must be wrong; else nothing."""
+    stage = profile.stage
+    chosen = {
+        "Camera": ("camera.device", profile.camera.device),
+        "Focus": ("stage.z_device", stage.z_device),
+        "XYStage": ("stage.xy_device", stage.xy_device),
+        "Shutter": ("gating.shutter", profile.gating.shutter),
+        "AutoFocus": ("stage.autofocus_device", stage.autofocus_device),
+    }
+    if device == CORE and name in chosen:
+        key, wanted = chosen[name]
+        return f"{key} is {wanted!r}" if value != wanted else ""
+    if device == profile.camera.device:
+        return "it may change the camera's frame or its counts, which camera: describes"
+    dark = {(s.device, s.property): s.as_text() for s in source.switch_off}
+    if dark.get((device, name)) == value and (device, name) != (source.device, source.property):
+        return "that is what switch_off sets: the light would never be on"
+    return ""
