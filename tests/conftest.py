@@ -50,7 +50,7 @@ def small(microscope: str, faults=(), **protocol) -> Job:
     changes = {"wells": "B2:B3", "held_out": 1, "sites": {"rows": 1, "columns": 2}} | protocol
     job.protocol = ImagingProtocol.model_validate(job.protocol.model_dump() | changes)
     data = job.profile.model_dump(mode="json")
-    data["verification"]["retry_delay_ms"] = 1
+    data["verification"] |= {"retry_delay_ms": 1, "stop_after_failures": 2}
     if data["simulator"]:
         data["simulator"]["faults"] = list(faults)
     job.profile = MicroscopeProfile.model_validate(data)

@@ -86,3 +86,14 @@ def test_an_object_without_a_body_is_no_nucleus_and_is_not_counted():
     found, _ = nuclei_of(maps, candidates, probability=0.3, foreground=0.5)
     assert found.max() < 0.6 * candidates.scores.size
     assert abs(seen.sum() - found.max()) <= 1, "one lies on the edge: its body is beside its polygon"
+
+
+def test_an_image_without_one_probable_object_has_none():
+    labels = iio.imread(DATA / "nuclei" / "masks" / "007.png").astype(np.int32)
+    maps = maps_of(make_targets(labels, np.ones(labels.shape, bool)))
+    candidates = find_candidates(maps, 0.1)
+    best = candidates.scores[0]
+    some, _ = nuclei_of(maps, candidates, probability=0.3, foreground=0.5, presence=best - 0.01)
+    none, scores = nuclei_of(maps, candidates, probability=0.3, foreground=0.5, presence=best + 0.01)
+    assert some.max() > 50
+    assert none.max() == len(scores) == 0

@@ -5,16 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaozarrs
 
 from conftest import ROOT, acquired, is_dark, small
-from scotopic.microscope import open_microscope, prepare_run
+from scotopic.microscope import engine, open_microscope, prepare_run
 from scotopic.microscope.exposure import autofocus
 from scotopic.protocol import MicroscopeProfile, ProblemsError
-from scotopic.store import PlateStore, RunFolder, verify
+from scotopic.store import JsonLines, Ledger, PlateStore, RunFolder, verify
 
 
 @pytest.mark.parametrize("microscope", ["demo", "simulated"])
@@ -101,7 +102,7 @@ def test_what_stays_wrong_stops_the_run_with_the_light_off_and_no_false_frame(fa
     core = open_microscope(job.profile, job.profile_path, job.protocol)
     run, result = acquired(job, tmp_path / "RUN", core)
     assert result.end_reason == "failed"
-    assert "5 frames skipped in a row" in result.message
+    assert "frames of 2 sites in a row were skipped" in result.message
     assert reason in result.message
     assert is_dark(core, job)
     assert run.read_status("acquire")["state"] == "failed"
@@ -109,6 +110,40 @@ def test_what_stays_wrong_stops_the_run_with_the_light_off_and_no_false_frame(fa
     assert [r.state for r in records] == ["written"] * 4 + ["skipped"] * 5
     assert all(r.site == 0 and r.well == "B2" for r in records[:4])
     assert sum(r.signal_dose_ms for r in records[4:]) == 0
+
+
+def test_a_run_goes_on_with_its_own_configuration_alone(tmp_path):
+    job = small("demo")
+    acquired(job, tmp_path / "RUN")
+    text = (ROOT / "hardware_configs" / "demo.cfg").read_bytes()
+    (tmp_path / "demo.cfg").write_bytes(text.replace(b"\n", b"\r\n"))
+    job.profile_path = tmp_path / "demo.yaml"
+    assert acquired(job, tmp_path / "RUN")[1].end_reason == "completed", "line ends make no difference"
+    lines = text.splitlines()
+    number = next(n for n, line in enumerate(lines) if line.startswith(b"ConfigGroup,Channel,DAPI"))
+    (tmp_path / "demo.cfg").write_bytes(b"\n".join(lines[:number] + lines[number + 1 :]))
+    with pytest.raises(ProblemsError, match=f"line {number + 1} is not that of the configuration"):
+        acquired(job, tmp_path / "RUN")
+
+
+def test_the_remains_of_a_run_are_not_written_into(tmp_path):
+    job = small("simulated")
+    run, _ = acquired(job, tmp_path / "RUN")
+    (run.path / "job.json").unlink()
+    before = len(run.ledger.read())
+    with pytest.raises(
+        ProblemsError, match=r"holds frames\.jsonl, visits\.jsonl, light\.jsonl, plate\.ome\.zarr, but no"
+    ):
+        acquired(job, tmp_path / "RUN")
+    assert len(run.ledger.read()) == before
+
+
+def test_one_bad_site_is_one_failure_and_good_ones_begin_anew(tmp_path):
+    """Two failures stop a run: the first site and the third are bad, one frame each or all."""
+    job = small("simulated", [{"kind": "snap_fails", "times": 4}, {"kind": "snap_fails", "after": 8, "times": 1}])
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "completed_with_errors"
+    assert [r.state for r in run.ledger.read()].count("skipped") == 5
 
 
 def test_a_shutter_that_does_not_close_has_the_led_switched_off_at_once(tmp_path):
@@ -130,7 +165,7 @@ def test_a_led_that_no_longer_obeys_gives_no_frame_under_a_wrong_light(tmp_path)
     """It stays off, where the stock engine would label the darkness with a light."""
     run, result = acquired(small("simulated", [{"kind": "led_ignores", "after": 4, "times": None}]), tmp_path / "RUN")
     assert result.end_reason == "failed"
-    assert "5 frames skipped in a row" in result.message
+    assert "frames of 2 sites in a row were skipped" in result.message
     records = run.ledger.read()
     assert [r.state for r in records] == ["written"] * 4 + ["skipped"] * 5
     assert all("LED.Power is 0 (asked: " in r.reason and r.sample_dose_ms == 0 for r in records[4:])
@@ -217,13 +252,54 @@ def test_cancel_of_pymmcore_plus_ends_with_the_light_off(tmp_path):
 def test_a_light_budget_stops_the_run_before_it_is_exceeded(tmp_path):
     job = small("simulated", light_budget_s=0.7)
     run, result = acquired(job, tmp_path / "RUN")
-    assert result.end_reason == "cancelled"
+    assert result.end_reason == "budget_used_up"
     assert "the next site would exceed the light budget of 0.7 s" in result.message
     records = run.ledger.read()
     assert len(records) == 3 * 4
     assert 0.6 < sum(r.sample_dose_ms for r in records) / 1000 <= 0.7
     _, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "budget_used_up"
     assert len(run.ledger.read()) == 3 * 4, "resume knows what has been given"
+
+
+def test_the_budget_holds_within_a_site_as_well(tmp_path, monkeypatch):
+    """A hang or a slow shutter may cost more than a site was planned to take."""
+    job = small("simulated", light_budget_s=0.45)
+    real = engine.expose
+
+    def slow(core, *rest):
+        exposure = real(core, *rest)
+        is_2_percent = core.getExposure() == 4 and float(core.getProperty("LED", "Power")) == 100
+        return replace(exposure, lit_ms=300.0) if is_2_percent else exposure
+
+    monkeypatch.setattr(engine, "expose", slow)
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "budget_used_up"
+    assert "the next exposure would exceed the light budget of 0.45 s" in result.message
+    assert [r.level for r in run.ledger.read()] == ["0.05%", "0.2%", "2%"]
+    assert run.sample_dose_ms() == sum(r.sample_dose_ms for r in run.ledger.read()), "all light was noted"
+
+
+def test_light_that_a_kill_has_left_unnoted_counts_as_given(tmp_path, monkeypatch):
+    def dies(self, records, **more):
+        if len(self.read()) == 5:
+            raise OSError("no further line is written")
+        JsonLines.append(self, records, **more)
+
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", dies)
+        run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "failed"
+    given = float(core.getProperty("Simulator", "DeliveredLight_ms"))
+    assert sum(r.sample_dose_ms for r in run.ledger.read()) < 0.99 * given
+    assert given <= run.sample_dose_ms() <= given + 210, "at most a site more than was given"
+    _, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "completed"
+    assert verify(run) == []
+    assert [r.attempt for r in run.ledger.read()] == [1] * 5 + [2] * 4 + [1] * 8
+    assert result.progress.sample_dose_ms >= 0.99 * float(core.getProperty("Simulator", "DeliveredLight_ms"))
 
 
 def test_a_run_goes_on_only_with_the_same_protocol_and_profile(tmp_path):

@@ -272,6 +272,34 @@ def test_a_shift_between_the_levels_of_a_site_is_measured_and_kept(tmp_path):
     assert 1 < np.abs(shifts).max() < 40
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTSTP"])
+def test_a_signal_that_would_end_or_stop_the_process_ends_the_run_in_the_dark(name, tmp_path):
+    if not hasattr(signal, name):
+        pytest.skip(f"there is no {name} here")
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    before = signal.getsignal(getattr(signal, name))
+    core.mda.events.frameReady.connect(lambda *_: signal.raise_signal(getattr(signal, name)))
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "cancelled"
+    assert is_dark(core, job)
+    assert len(run.ledger.read()) == 1
+    assert signal.getsignal(getattr(signal, name)) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")
+def test_a_run_under_nohup_outlives_its_terminal(tmp_path):
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    core.mda.events.frameReady.connect(lambda *_: signal.raise_signal(signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        _, result = acquired(job, tmp_path / "RUN", core)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert result.end_reason == "completed"
+
+
 def test_a_ctrl_c_while_the_light_is_being_switched_off_does_not_leave_it_on(monkeypatch):
     job = small("simulated")
     core = open_microscope(job.profile, job.profile_path, job.protocol)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scotopic.store import FrameRecord, Ledger, checksum, finished_sites
+from scotopic.store import FrameRecord, Ledger, VisitRecord, checksum, finished_sites, unnoted_dose_ms
+from scotopic.store.ledger import MOST_UNNOTED
 
 
 def record(level="a", site=0, attempt=1, state="written", **changes):
@@ -70,3 +71,14 @@ def test_a_checksum_is_of_the_pixels_alone(data):
     changed = image.copy()
     changed[0, 0] ^= 1
     assert checksum(changed) != checksum(image)
+
+
+def test_of_a_killed_visit_so_much_light_is_reckoned_as_can_have_been_given():
+    visit = VisitRecord(well="A1", site=0, t=0, attempt=1, frame_dose_ms={"100%": 200, "2%": 4})
+    assert unnoted_dose_ms([], [], 1) == 0
+    assert unnoted_dose_ms([], [visit], 1) == 204
+    assert unnoted_dose_ms([record("2%")], [visit], 1) == 200
+    assert unnoted_dose_ms([record("2%"), record("100%")], [visit], 1) == 0
+    assert unnoted_dose_ms([record("2%", attempt=2)], [visit], 1) == 204, "another visit"
+    assert unnoted_dose_ms([], [visit, visit.model_copy(update={"left": True})], 1) == 0
+    assert unnoted_dose_ms([], [visit], 50) == MOST_UNNOTED * 200, "no more can have been under way"

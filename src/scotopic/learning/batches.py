@@ -30,7 +30,7 @@ _STRAY_LIGHT = 0.2
 """Share of crops with a slope or a step of additional light."""
 _MOST_STRAY = 0.8
 """Largest additional light, relative to a bright nucleus."""
-_EMPTY = 0.06
+_EMPTY = 0.12
 """Share of crops with light but without nuclei."""
 _UNEVEN = 0.3
 """Largest change of illumination across a crop of thinned photons, each way."""

@@ -23,6 +23,8 @@ _FOREGROUND = (0.2, 0.35, 0.5)
 """Cut-offs of the foreground that are tried."""
 _MOST_TRIED = 3
 """Cut-offs of the object probability that are compared, of those with which counts are even: each takes a look at all sites."""
+_EMPTY_PX, _ABOVE_NOISE = 512, 0.1
+"""Side of the fields without nuclei that a network is shown, and how far above the best object in them one must be."""
 _AS_EVEN = 0.01
 """Counts that are further from the reference's than the nearest by less than this share of it are as good as that."""
 
@@ -43,31 +45,38 @@ class LevelCheck:
     """Nuclei of the reference masks."""
 
 
-def check_levels(make_maps: MapMaker, sites: Sequence[TrainingSite]) -> dict[str, LevelCheck]:
+def check_levels(
+    make_maps: MapMaker, sites: Sequence[TrainingSite], *, look_at_emptiness: bool = True
+) -> dict[str, LevelCheck]:
     """Choose cut-offs for each light level, and score the network with them.
 
     For each cut-off of the foreground, those of the object probability are found with which the network counts as many
     nuclei as the reference masks have, or as nearly so as it can. Of all these pairs the one with the best mean F1 is taken.
+
+    At the dimmest light noise makes objects. So that an empty field stays empty, the network is shown some at each level
+    (`look_at_emptiness`), and what it finds there at best is less than what an image with nuclei must have.
     """
     doses = {level: site.doses[level] for site in sites for level in site.doses}
     return {
-        level: _check_level(make_maps, [site for site in sites if level in site.images], level)
+        level: _check_level(make_maps, [site for site in sites if level in site.images], level, look_at_emptiness)
         for level in sorted(doses, key=lambda level: -doses[level])
     }
 
 
-def _check_level(make_maps: MapMaker, sites: Sequence[TrainingSite], level: str) -> LevelCheck:
+def _check_level(make_maps: MapMaker, sites: Sequence[TrainingSite], level: str, look_at_emptiness: bool) -> LevelCheck:
     maps = [make_maps(site.images[level], site.doses[level]) for site in sites]
     candidates = [find_candidates(each, _PROBABILITY[0]) for each in maps]
     wanted = sum(int(np.unique(site.labels).size - 1) for site in sites)
     dose = float(np.mean([site.doses[level] for site in sites]))
+    presence = _presence(make_maps, dose) if look_at_emptiness else 0.0
 
     def compare(probability: float, foreground: float) -> LevelCheck:
+        cut_off = CutOff(dose=dose, probability=probability, foreground=foreground, presence=presence)
         each = pooled(
-            matching(site.labels, nuclei_of(m, c, probability=probability, foreground=foreground)[0])
+            matching(site.labels, nuclei_of(m, c, **cut_off.model_dump(exclude={"dose"}))[0])
             for m, c, site in zip(maps, candidates, sites, strict=True)
         )
-        half, cut_off = each.at(0.5), CutOff(dose=dose, probability=probability, foreground=foreground)
+        half = each.at(0.5)
         return LevelCheck(level, cut_off, half.f1, each.mean_f1, half.n_pred, wanted)
 
     def tried(foreground: float) -> list[float]:
@@ -77,6 +86,17 @@ def _check_level(make_maps: MapMaker, sites: Sequence[TrainingSite], level: str)
 
     pairs = ((probability, foreground) for foreground in _FOREGROUND for probability in tried(foreground))
     return max((compare(*pair) for pair in pairs), key=lambda check: check.mean_f1)
+
+
+def _presence(make_maps: MapMaker, dose: float) -> float:
+    """Return the least probability of the best object of an image with nuclei: more than noise and stray light reach."""
+    rng = np.random.default_rng(0)
+    x = np.broadcast_to(np.linspace(0, 1, _EMPTY_PX, dtype=np.float32), (_EMPTY_PX, _EMPTY_PX))
+    best = 0.0
+    for light in (0 * x, 0 * x + 0.1, 0 * x + 0.3, 0.5 * x, np.where(x > 0.6, 0.4, 0.05)):
+        counts = make_maps.camera.expose(np.float32(make_maps.peak_e * dose) * light.astype(np.float32), rng)
+        best = max(best, float(find_candidates(make_maps(counts, dose), _PROBABILITY[0]).scores.max(initial=0)))
+    return min(best + _ABOVE_NOISE, 0.95) if best else 0.0
 
 
 def even_cut_offs(scores: np.ndarray, wanted: int) -> list[float]:

@@ -115,7 +115,7 @@ def _around() -> tuple[NDArray[Any], ...]:
 
 
 def nuclei_of(
-    maps: Maps, candidates: Candidates, *, probability: float, foreground: float
+    maps: Maps, candidates: Candidates, *, probability: float, foreground: float, presence: float = 0
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return label image and scores of the objects above a cut-off.
 
@@ -125,13 +125,16 @@ def nuclei_of(
         Cut-off of the object probability.
     foreground : float
         Cut-off of the foreground inside an object's polygon; up to 6 px around it 0.5, or this one if it is higher.
+    presence : float
+        If no object is so probable, there is none.
 
     Returns
     -------
     (NDArray[int32], shape (Y, X); NDArray[float32], shape (n,))
         Labels from 1 to n, each of one piece without holes; 0 is background. Score of label i at i - 1.
     """
-    count = int((candidates.scores >= probability).sum())
+    is_empty = candidates.scores.max(initial=0) < presence
+    count = 0 if is_empty else int((candidates.scores >= probability).sum())
     owner = np.where(candidates.owner <= count, candidates.owner, 0)
     wide, around = (_on_pixels(each, maps) for each in (owner, expand_labels(owner, _REACH)))
     inside = np.where(maps.foreground > foreground, wide, 0)

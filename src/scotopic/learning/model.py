@@ -35,6 +35,8 @@ class CutOff(FrozenModel):
     """Least object probability."""
     foreground: float = Field(gt=0, lt=1)
     """Least foreground probability of a nucleus' pixel."""
+    presence: float = Field(default=0, ge=0, lt=1)
+    """An image whose best object is less probable than this has no nuclei: noise and stray light alone reach it."""
 
 
 class ModelCard(FrozenModel):
@@ -89,11 +91,9 @@ class ModelCard(FrozenModel):
         """Return the cut-offs for a dose, interpolated over its logarithm; beyond the levels those of the nearest."""
         by_dose = sorted(self.cut_offs, key=lambda c: c.dose)
         at = [math.log(c.dose) for c in by_dose]
-        probability, foreground = (
-            float(np.interp(math.log(dose), at, [getattr(c, name) for c in by_dose]))
-            for name in ("probability", "foreground")
-        )
-        return CutOff(dose=dose, probability=probability, foreground=foreground)
+        names = ("probability", "foreground", "presence")
+        values = {name: float(np.interp(math.log(dose), at, [getattr(c, name) for c in by_dose])) for name in names}
+        return CutOff(dose=dose, **values)
 
     def misfit(self, pixel_size_um: float, channel: str | None) -> str:
         """Return why images do not fit the model, in words; empty if they do."""

@@ -78,8 +78,7 @@ class Predictor:
         cut_off = self.card.cut_off(dose)
         maps = self._maps(image, dose)
         candidates = find_candidates(maps, cut_off.probability)
-        labels, scores = nuclei_of(maps, candidates, probability=cut_off.probability, foreground=cut_off.foreground)
-        return Prediction(labels, scores)
+        return Prediction(*nuclei_of(maps, candidates, **cut_off.model_dump(exclude={"dose"})))
 
 
 class MapMaker:
@@ -87,14 +86,14 @@ class MapMaker:
 
     def __init__(self, network: NucleusNet, camera: CameraNoise, peak_e: float, *, dtype: str | None = None) -> None:
         self._network = fused(copy.deepcopy(network)).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch knows it
-        self._camera, self._peak_e = camera, peak_e
+        self.camera, self.peak_e = camera, peak_e
         self.dtype = dtype or self._faster_dtype()
 
     def __call__(self, counts: NDArray[Any], dose: float) -> Maps:
         """Return the maps of an image, shape (Y, X), of any size."""
         padded = np.pad(counts, [(0, -n % STRIDE) for n in counts.shape], mode="edge")
         rows, columns = padded.shape
-        planes = input_planes(padded, dose, self._camera, self._peak_e)
+        planes = input_planes(padded, dose, self.camera, self.peak_e)
         on_grid = rows // GRID, columns // GRID
         width = self._network.shape["width"]
         probability, features = np.empty(on_grid, np.float32), np.empty((*on_grid, width), np.float32)

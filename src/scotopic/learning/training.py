@@ -144,7 +144,8 @@ def train(run: RunFolder, pairs: Pairs, settings: TrainingSettings, say: Callabl
                 _write_status(run, "training", progress, settings, dtype=dtype, loss=float(np.nanmean(losses[-50:])))
             if progress.seconds - checked_s >= _CHECKPOINT_S:
                 network.eval()
-                scores = check_levels(MapMaker(network, camera, peak_e, dtype=dtype), some)
+                made = MapMaker(network, camera, peak_e, dtype=dtype)
+                scores = check_levels(made, some, look_at_emptiness=False)
                 progress.seconds = checked_s = time.monotonic() - began
                 progress.checks.append(_check_line(progress, float(np.nanmean(losses)), scores))
                 losses = losses[-1:]

@@ -16,7 +16,7 @@ from pymmcore_plus.mda import RunState
 from wakepy import keep
 
 from scotopic.microscope.core import close_microscope, open_microscope, switch_light_off
-from scotopic.microscope.engine import AcquisitionEngine, StoppedError
+from scotopic.microscope.engine import AcquisitionEngine, BudgetUsedUpError, StoppedError
 from scotopic.microscope.light_guard import LightGuard
 from scotopic.protocol import Problem, ProblemsError, RandomSites
 from scotopic.store import Recorder, RunFolder, checksum, differing_keys, finished_sites, light_verdicts
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EndReason = Literal["completed", "completed_with_errors", "cancelled", "failed"]
+EndReason = Literal["completed", "completed_with_errors", "budget_used_up", "cancelled", "failed"]
 SITES_CHECKED_BEFORE_RESUME = 2
 DISK_RESERVE_BYTES = 500_000_000
 BEAT_S = 0.1
@@ -113,6 +113,7 @@ def acquire(
         If the run's data on disk are not what its ledger says; nothing was loaded then.
     """
     run.light_checks.cut_torn_line()
+    run.visits.cut_torn_line()
     cut = run.ledger.cut_torn_line()
     if cut:
         logger.warning("cut off %s bytes of a torn line from %s", cut, run.path)
@@ -160,6 +161,9 @@ class _Acquisition:
         self._attempts: dict[tuple[str, int, int], int] = {}
         for record in records:
             self._attempts[record.site_key] = max(record.attempt, self._attempts.get(record.site_key, 0))
+        for visit in run.visits.read():  # a kill may have left no line of it in the ledger
+            site = visit.well, visit.site, visit.t
+            self._attempts[site] = max(visit.attempt, self._attempts.get(site, 0))
         current = [r for r in records if self._finished.get(r.site_key) == r.attempt]
         per_well = protocol.sites.count * protocol.time_points
         places = {well: protocol.plate.wells[well] for well in protocol.well_names}
@@ -170,7 +174,7 @@ class _Acquisition:
             self._wells[record.well].frames_skipped += record.state == "skipped"
         self._written = sum(r.state == "written" for r in current)
         self._skipped = len(current) - self._written
-        self._dose_ms = sum(r.sample_dose_ms for r in records)
+        self._dose_ms = run.sample_dose_ms()
         self._wrong_light = self._count_wrong_light()
         self._planned = per_well * len(places)
         self._begun = time.monotonic()
@@ -216,6 +220,10 @@ class _Acquisition:
                         guard.off()  # at once: the disk may keep us waiting
                     finally:
                         recorder.close()
+                        if (left := self._engine.visit_left()) is not None:
+                            self._run.visits.append([left])
+        except BudgetUsedUpError as stop:
+            return "budget_used_up", str(stop)
         except StoppedError as stop:
             return "cancelled", str(stop)
         finally:
@@ -429,8 +437,12 @@ def prepare_run(
     try:
         run.forget_request()  # it was meant for an acquisition before this one
         if run.exists:
-            _refuse_another_run(run, protocol, profile)
+            _refuse_another_run(run, protocol, profile, profile.config_path(profile_path))
         else:
+            if remains := run.remains():
+                raise ProblemsError(
+                    [Problem(f"holds {', '.join(remains)}, but no job.json: no run goes on from that", str(run.path))]
+                )
             run.begin(protocol, profile, protocol_path, profile_path)
     except BaseException:
         run.unlock()
@@ -438,8 +450,17 @@ def prepare_run(
     return run
 
 
-def _refuse_another_run(run: RunFolder, protocol: ImagingProtocol, profile: MicroscopeProfile) -> None:
+def _refuse_another_run(
+    run: RunFolder, protocol: ImagingProtocol, profile: MicroscopeProfile, config_path: Path
+) -> None:
     problems = []
+    if differs_in := run.differing_config_line(config_path):
+        problems.append(
+            Problem(
+                f"line {differs_in} is not that of the configuration which this run was begun with; choose another --out",
+                str(config_path),
+            )
+        )
     for what, old, new in (("protocol", run.read_protocol(), protocol), ("profile", run.read_profile(), profile)):
         for key, was, now in differing_keys(old.model_dump(mode="json"), new.model_dump(mode="json"), what):
             problems.append(

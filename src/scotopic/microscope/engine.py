@@ -21,7 +21,7 @@ from scotopic.microscope.exposure import (
     set_level,
 )
 from scotopic.protocol import HardwareFocus
-from scotopic.store import FrameRecord
+from scotopic.store import FrameRecord, VisitRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -44,6 +44,10 @@ class StoppedError(Exception):
     """The run ends before its plan is done, because someone asked for it."""
 
 
+class BudgetUsedUpError(StoppedError):
+    """The run ends before its plan is done, because more light than the budget would be given."""
+
+
 @dataclass
 class SiteVisit:
     """What has become of the site that is being imaged."""
@@ -60,6 +64,8 @@ class SiteVisit:
     focus: Literal["not asked", "ok", "failed"] = "not asked"
     frames_done: int = 0
     """Frames taken or skipped."""
+    failed: bool = False
+    """Whether a frame was skipped."""
 
 
 class AcquisitionEngine(MDAEngine):
@@ -115,7 +121,7 @@ class AcquisitionEngine(MDAEngine):
         self._read_back = (0.0, 0.0)
         self._lit_before_ms = 0.0
         self._position = (0.0, 0.0, 0.0)
-        self._failures_in_a_row = 0
+        self._sites_failed_in_a_row = 0
         self._autoshutter_before = core.getAutoShutter()
         self.finish_after_site = False
         """Set it to end the run when the present site is done."""
@@ -175,6 +181,8 @@ class AcquisitionEngine(MDAEngine):
             return
         self._recorder.wait_for_pixels()
         self._stop_if_asked()  # to get here may have taken seconds
+        # Before the site there was light enough for all of it; hangs and retries may have cost some since.
+        self._keep_to_the_budget(self._planned_dose_ms(self._level(event)), "exposure")
         self._lit_before_ms = 0.0
         try:
             if self._setting_is_lighting:
@@ -205,8 +213,9 @@ class AcquisitionEngine(MDAEngine):
         )
         image = exposure.image.astype(np.uint16, copy=False)
         image.flags.writeable = False  # listeners get the same array while it is being written
-        self._failures_in_a_row = 0
         self._count(visit, record)
+        if self._is_done(visit) and not visit.failed:
+            self._sites_failed_in_a_row = 0
         self._recorder.frame(record, image, last=self._is_done(visit))
         if still_on is not None:
             raise still_on
@@ -247,12 +256,15 @@ class AcquisitionEngine(MDAEngine):
         self._sample_dose_ms += record.sample_dose_ms
 
     def _stay_within_the_budget(self) -> None:
-        budget_s = self._protocol.light_budget_s
         planes = self._protocol.planes
         site_ms = planes * sum(self._planned_dose_ms(level) for level in self._protocol.light_levels)
-        if budget_s is not None and self._sample_dose_ms + site_ms > budget_s * 1000:
-            raise StoppedError(
-                f"the next site would exceed the light budget of {budget_s:g} s; "
+        self._keep_to_the_budget(site_ms, "site")
+
+    def _keep_to_the_budget(self, next_ms: float, what: str) -> None:
+        budget_s = self._protocol.light_budget_s
+        if budget_s is not None and self._sample_dose_ms + next_ms > budget_s * 1000:
+            raise BudgetUsedUpError(
+                f"the next {what} would exceed the light budget of {budget_s:g} s; "
                 f"{self._sample_dose_ms / 1000:.3g} s at full power have been given"
             )
 
@@ -275,8 +287,20 @@ class AcquisitionEngine(MDAEngine):
         key = self._key(event)
         xy_um = (event.x_pos or 0.0, event.y_pos or 0.0)
         z_um = event.z_pos if event.action is None else None
-        self._recorder.open_field(*key[:2], xy_um)  # while the stage moves
-        return SiteVisit(key, self._attempts.get(key, 0) + 1, xy_um, z_um)
+        visit = SiteVisit(key, self._attempts.get(key, 0) + 1, xy_um, z_um)
+        self._recorder.open_visit(self._planned(visit), xy_um)  # while the stage moves
+        return visit
+
+    def _planned(self, visit: SiteVisit) -> VisitRecord:
+        well, site, t = visit.key
+        doses = {level.name: self._planned_dose_ms(level) for level in self._protocol.light_levels}
+        return VisitRecord(well=well, site=site, t=t, attempt=visit.attempt, frame_dose_ms=doses)
+
+    def visit_left(self) -> VisitRecord | None:
+        """Return the line that ends the visit under way, if one is: each of its frames has its line in the ledger."""
+        if self._visit is None or self._is_done(self._visit):
+            return None
+        return self._planned(self._visit).model_copy(update={"left": True})
 
     def _reach(self, visit: SiteVisit) -> None:
         """Go to the site, once."""
@@ -413,15 +437,18 @@ class AcquisitionEngine(MDAEngine):
         sample_dose_ms: float = 0,
         still_on: LightOnError | None = None,
     ) -> None:
-        """Note a frame that is not taken, and stop the run after too many in a row, or if the light stays on."""
+        """Note a frame that is not taken; stop the run after too many such sites in a row, or if the light stays on."""
         logger.warning("%s of %s_%s skipped: %s", event.channel and event.channel.config, *visit.key[:2], reason)
         record = FrameRecord(**self._asked(visit, event), state="skipped", reason=reason, sample_dose_ms=sample_dose_ms)
         self._count(visit, record)
         self._recorder.skipped(record, last=self._is_done(visit))
         if still_on is not None:
             raise still_on
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= self._profile.verification.stop_after_failures:
+        if visit.failed:
+            return
+        visit.failed = True
+        self._sites_failed_in_a_row += 1
+        if self._sites_failed_in_a_row >= self._profile.verification.stop_after_failures:
             raise RuntimeError(
-                f"stopped after {self._failures_in_a_row} frames skipped in a row, the last because {reason}"
+                f"stopped after frames of {self._sites_failed_in_a_row} sites in a row were skipped, the last because {reason}"
             )

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTSTP")
+"""All that ends or stops a process and can be caught; a stopped one would leave lit what is lit."""
 _CONSOLE_ENDS = {2: "CTRL_CLOSE_EVENT", 5: "CTRL_LOGOFF_EVENT", 6: "CTRL_SHUTDOWN_EVENT"}
 """Events of the Windows console (wincon.h) after which Windows ends the process; Python turns none into a signal."""
 _WINDOWS_WAITS_S = 4.5
@@ -61,7 +62,9 @@ class LightGuard:
         self._watch_the_console(add=True)
         if threading.current_thread() is threading.main_thread():
             for name in _SIGNALS:
-                if (number := getattr(signal, name, None)) is not None:
+                number = getattr(signal, name, None)
+                # What is ignored already stays so: `nohup` means that a closed terminal is not to end the run.
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._signalled)
         return self
 

@@ -222,7 +222,7 @@ class Verification(FrozenModel):
     light_check: bool = True
     """Whether images can prove the light of a frame. Not those of MMCore's demo camera, which shows a pattern."""
     stop_after_failures: int = Field(default=5, gt=0)
-    """Number of frames skipped in a row after which the run stops."""
+    """Number of sites in a row with skipped frames after which the run stops, at the first such frame of the last one."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def validate(
         },
         dose={
             "signal": round(sum(record.signal_dose_ms for record in ledger), 3),
-            "sample": round(sum(record.sample_dose_ms for record in ledger), 3),
+            "sample": round(run.sample_dose_ms(), 3),
         },
         versions={"scotopic": __version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
         specimen=specimen,

@@ -1,6 +1,6 @@
 """Everything on disk: the run folder, the OME-Zarr plate, the ledger of frames, and their verification."""
 
-from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, checksum, finished_sites
+from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, VisitRecord, checksum, finished_sites, unnoted_dose_ms
 from scotopic.store.light import LightCheck, light_verdicts
 from scotopic.store.masks import NucleusTables, ReferenceRecord, site_name
 from scotopic.store.plate import PlateLayout, PlateStore
@@ -20,10 +20,12 @@ __all__ = [
     "ReferenceRecord",
     "RunFolder",
     "SiteRecord",
+    "VisitRecord",
     "checksum",
     "differing_keys",
     "finished_sites",
     "light_verdicts",
     "site_name",
+    "unnoted_dose_ms",
     "verify",
 ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -75,6 +76,58 @@ class FrameRecord(FrozenModel):
     def site_key(self) -> tuple[str, int, int]:
         """Well, site and time point: what is acquired as one."""
         return self.well, self.site, self.t
+
+
+class VisitRecord(FrozenModel):
+    """One line of `visits.jsonl`: a site that is about to be lit, on the disk before any light; or one that was left."""
+
+    well: str
+    """Well."""
+    site: int = Field(ge=0)
+    """Number of the site in its well."""
+    t: int = Field(ge=0)
+    """Time point."""
+    attempt: int = Field(gt=0)
+    """Which visit of the site this is."""
+    frame_dose_ms: dict[str, float] = Field(default_factory=dict)
+    """Light level -> light that the sample is to get by one frame of it, milliseconds at full power."""
+    left: bool = False
+    """The visit ended with a line in the ledger for each frame that was begun."""
+
+    @property
+    def key(self) -> tuple[str, int, int, int]:
+        """Well, site, time point and attempt."""
+        return self.well, self.site, self.t, self.attempt
+
+
+MOST_UNNOTED = 9
+"""Frames that may have been lit without a line in the ledger when a run is killed: those under way, and the next one."""
+
+
+def unnoted_dose_ms(records: Iterable[FrameRecord], visits: Iterable[VisitRecord], planes: int) -> float:
+    """Return the light that killed visits may have given without a line in the ledger, milliseconds at full power.
+
+    An upper limit: of the frames of a visit that have no line, as many as can have been under way, the brightest first.
+
+    Parameters
+    ----------
+    records, visits : iterable of FrameRecord, VisitRecord
+        The run's ledger and its visits.
+    planes : int
+        Planes of a stack: frames of each level at a site.
+    """
+    begun: dict[tuple[str, int, int, int], VisitRecord] = {}
+    for visit in visits:
+        if visit.left:
+            begun.pop(visit.key, None)
+        else:
+            begun[visit.key] = visit
+    noted = Counter((*record.site_key, record.attempt, record.level) for record in records)
+    total = 0.0
+    for key, visit in begun.items():
+        open_ms = [dose for level, dose in visit.frame_dose_ms.items() for _ in range(planes - noted[*key, level])]
+        total += sum(sorted(open_ms, reverse=True)[:MOST_UNNOTED])
+    return total
 
 
 def checksum(image: NDArray[Any]) -> str:

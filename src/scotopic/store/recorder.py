@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotopic.store.ledger import PERCENTILES, FrameRecord, checksum
+from scotopic.store.ledger import MOST_UNNOTED, PERCENTILES, FrameRecord, checksum
 from scotopic.store.light import LightCheck, check_light
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scotopic.photons import CameraNoise
+    from scotopic.store.ledger import VisitRecord
     from scotopic.store.plate import PlateStore
     from scotopic.store.run_folder import RunFolder
 
 _SAMPLED_PX = 256
 """Percentiles are those of a grid of about so many pixels in each direction: sorting takes its time."""
-_MOST_UNFINISHED = 8
+_MOST_UNFINISHED = MOST_UNNOTED - 1
 """Frames whose ledger lines may still be on their way before the next light goes on: what bounds the memory."""
 
 
@@ -75,9 +76,16 @@ class Recorder:
         self._site = SiteRecord()
         self._first_planes: dict[str, NDArray[Any]] = {}
 
-    def open_field(self, well: str, site: int, xy_um: tuple[float, float]) -> None:
-        """Make the field of a site in the plate, in the background."""
-        self._field = self._first.submit(self._plate.open_field, well, site, xy_um)
+    def open_visit(self, visit: VisitRecord, xy_um: tuple[float, float]) -> None:
+        """Note that a site is going to be lit, and make its field in the plate, in the background.
+
+        Both are on the disk before its first light goes on (`wait_for_pixels`).
+        """
+        self._field = self._first.submit(self._begin, visit, xy_um)
+
+    def _begin(self, visit: VisitRecord, xy_um: tuple[float, float]) -> Path:
+        self._run.visits.append([visit])
+        return self._plate.open_field(visit.well, visit.site, xy_um)
 
     def frame(self, record: FrameRecord, image: NDArray[np.uint16], *, last: bool) -> None:
         """Record a frame, in the background.

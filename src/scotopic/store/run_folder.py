@@ -5,13 +5,14 @@ import os
 import shutil
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
 from scotopic.store.files import replace_text, sync
-from scotopic.store.ledger import JsonLines, Ledger, finished_sites
+from scotopic.store.ledger import JsonLines, Ledger, VisitRecord, finished_sites, unnoted_dose_ms
 from scotopic.store.light import LightCheck
 from scotopic.store.masks import NucleusTables, ReferenceRecord
 from scotopic.store.plate import PlateLayout, PlateStore
@@ -37,6 +38,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ledger = Ledger(path / "frames.jsonl")
+        self.visits = JsonLines(path / "visits.jsonl", VisitRecord)
         self.light_checks = JsonLines(path / "light.jsonl", LightCheck)
         self.reference_lines = JsonLines(path / "nuclei" / "reference" / "sites.jsonl", ReferenceRecord)
         self.nuclei = NucleusTables(path / "nuclei")
@@ -120,6 +122,12 @@ class RunFolder:
         records = {record.site_key: record for record in self.reference_lines.read()}
         return {key: record for key, record in records.items() if finished.get(key) == record.attempt}
 
+    def sample_dose_ms(self) -> float:
+        """Return the light that the sample has got, milliseconds at full power; what a kill left unnoted counts as given."""
+        records = self.ledger.read()
+        noted = sum(record.sample_dose_ms for record in records)
+        return noted + unnoted_dose_ms(records, self.visits.read(), self.read_protocol().planes)
+
     def begin(
         self, protocol: ImagingProtocol, profile: MicroscopeProfile, protocol_path: Path, profile_path: Path
     ) -> None:
@@ -132,6 +140,22 @@ class RunFolder:
         sync(self.path / name for name in copies)
         job = {"protocol": protocol.model_dump(mode="json"), "profile": profile.model_dump(mode="json")}
         replace_text(self._job_path, json.dumps(job, indent=1))
+
+    def remains(self) -> list[str]:
+        """Return the names of a run's files that are here."""
+        names = ("frames.jsonl", "visits.jsonl", "light.jsonl", "plate.ome.zarr")
+        return [name for name in names if (self.path / name).exists()]
+
+    def differing_config_line(self, config_path: Path) -> int | None:
+        """Return the first line in which a Micro-Manager configuration differs from the run's copy; nothing if none does.
+
+        White space at the ends of lines, and how lines end, make no difference.
+        """
+        copy = self.path / config_path.name
+        if not copy.exists():
+            return 1
+        old, new = ([line.rstrip() for line in path.read_bytes().splitlines()] for path in (copy, config_path))
+        return next((n for n, (a, b) in enumerate(zip_longest(old, new, fillvalue=b""), start=1) if a != b), None)
 
     def _read_job(self) -> dict[str, Any]:
         job: dict[str, Any] = json.loads(self._job_path.read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ ENDS_WITH_STDIN = "SCOTOPIC_ENDS_WITH_STDIN"
 """Environment variable: a process that finds it set ends when its standard input does."""
 _MISTAKE, _INTERRUPTED = 2, 130
 _LONGEST_END_S = 10.0
-_EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "failed": 1, "cancelled": _INTERRUPTED}
+_EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "budget_used_up": 1, "failed": 1, "cancelled": _INTERRUPTED}
 
 
 def exit_code(end_reason: str) -> int:
