@@ -294,11 +294,13 @@ def test_light_that_a_kill_has_left_unnoted_counts_as_given(tmp_path, monkeypatc
     assert result.end_reason == "failed"
     given = float(core.getProperty("Simulator", "DeliveredLight_ms"))
     assert sum(r.sample_dose_ms for r in run.ledger.read()) < 0.99 * given
-    assert given <= run.sample_dose_ms() <= given + 210, "at most a site more than was given"
+    assert given <= run.sample_dose_ms() <= given + 420, "at most the sites under way more than was given"
     _, result = acquired(job, tmp_path / "RUN", core)
     assert result.end_reason == "completed"
     assert verify(run) == []
-    assert [r.attempt for r in run.ledger.read()] == [1] * 5 + [2] * 4 + [1] * 8
+    attempts = [(r.site_key, r.attempt) for r in run.ledger.read()]
+    assert attempts.count((("B2", 1, 0), 1)) == 1, "the visit that was cut short"
+    assert attempts.count((("B2", 1, 0), 2)) == 4, "a visit of which no line says so counts as well"
     assert result.progress.sample_dose_ms >= 0.99 * float(core.getProperty("Simulator", "DeliveredLight_ms"))
 
 

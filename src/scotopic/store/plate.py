@@ -168,6 +168,17 @@ class PlateStore:
             arrays = self._open_arrays(folder) if binned.any() else _opened(folder, self.layout.pyramid, _EVERY_CHUNK)
             arrays[number][t, channel, z] = binned
 
+    def clear(self, well: str, site: int, level: str, t: int, z: int) -> None:
+        """Take a frame out of the plate, if there is one: what was skipped must not show an earlier visit's pixels.
+
+        Raises
+        ------
+        OSError
+            If it cannot be taken out.
+        """
+        for chunk in self._chunks(self.field_path(well, site), level, t, z):
+            chunk.unlink(missing_ok=True)
+
     def commit(self, well: str, site: int, frames: Iterable[tuple[str, int, int]]) -> None:
         """Wait until frames (level, t, z) of a field are on the disk, and name the field to the plate's readers.
 
@@ -210,6 +221,19 @@ class PlateStore:
         if not (folder / "0" / "zarr.json").exists():
             raise FileNotFoundError(f"no field {well}_{site} in {self.path}")
         return np.asarray(self._open_arrays(folder)[0][t, self.layout.levels.index(level), z])
+
+    def has_pixels(self, well: str, site: int, level: str, t: int = 0, z: int = 0) -> bool:
+        """Return whether anything of a frame is on the disk."""
+        return any(chunk.exists() for chunk in self._chunks(self.field_path(well, site), level, t, z))
+
+    def wrong_copies(
+        self, well: str, site: int, level: str, t: int, z: int, image: NDArray[np.uint16]
+    ) -> Iterator[int]:
+        """Yield the reductions (2 for half the size) of a frame's smaller copies that are not those of its image."""
+        channel, arrays = self.layout.levels.index(level), self._open_arrays(self.field_path(well, site))
+        for factor, array in list(zip(self.layout.pyramid, arrays, strict=True))[1:]:
+            if not np.array_equal(np.asarray(array[t, channel, z]), _binned(image, factor)):
+                yield factor
 
     # ------------------------------------------------------------------ masks
 
@@ -274,6 +298,10 @@ class PlateStore:
             If the field, or such masks of it, do not exist.
         """
         return np.asarray(_opened(self._labels_path(well, site, name), self.layout.pyramid, _FAST)[0][t, z])
+
+    def has_labels(self, well: str, site: int, name: str, t: int = 0) -> bool:
+        """Return whether masks of a field are on the disk."""
+        return (self.field_path(well, site) / "labels" / name / f"0/c/{t}").exists()
 
     def _labels_path(self, well: str, site: int, name: str) -> Path:
         folder = self.field_path(well, site)

@@ -163,6 +163,8 @@ class Recorder:
     def _note(self, record: FrameRecord, last: bool) -> None:
         site = self._site
         site.records.append(record)
+        if record.state == "skipped" and record.attempt > 1:
+            self._plate.clear(record.well, record.site, record.level, record.t, record.z)
         if last:
             written = [(r.level, r.t, r.z) for r in site.records if r.state == "written"]
             if written:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import yaozarrs
@@ -8,8 +9,9 @@ from scotopic.protocol import Problem
 from scotopic.store.ledger import checksum, finished_sites
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from scotopic.protocol import ImagingProtocol
     from scotopic.store.ledger import FrameRecord
     from scotopic.store.run_folder import RunFolder
 
@@ -59,17 +61,26 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
         place = f"{record.level} of {record.well}_{record.site}, t {record.t}, z {record.z}"
         try:
             image = plate.read(record.well, record.site, record.level, record.t, record.z)
+            copies = list(plate.wrong_copies(record.well, record.site, record.level, record.t, record.z, image))
         except (OSError, ValueError, KeyError) as error:
             problems.append(Problem(f"{place} cannot be read: {error}", str(plate.path)))
             continue
         if checksum(image) != record.checksum:
             problems.append(Problem(f"{place} is not what the camera gave (checksum)", str(plate.path)))
+        else:
+            problems += [Problem(f"{place}: its copy of 1/{n} of the size is wrong", str(plate.path)) for n in copies]
         if progress is not None:
             progress(number + 1, len(written))
+    for r in current.values():
+        if r.state == "skipped" and not r.reason:
+            problems.append(Problem(f"{r.level} of {r.well}_{r.site} was skipped without a reason"))
+        if r.state == "skipped" and plate.has_pixels(r.well, r.site, r.level, r.t, r.z):
+            problems.append(Problem(f"{r.level} of {r.well}_{r.site} was skipped, but shows pixels", str(plate.path)))
+    problems += _wrong_lines(records, protocol)
     problems += [
-        Problem(f"{r.level} of {r.well}_{r.site} was skipped without a reason")
-        for r in current.values()
-        if r.state == "skipped" and not r.reason
+        Problem(f"the masks of {well}_{site}, t {t}, are missing", str(plate.path))
+        for well, site, t in run.references()
+        if not plate.has_labels(well, site, "reference", t)
     ]
     if unlisted := {record.well for record in written} - plate.listed_wells:
         problems.append(Problem(f"does not name the wells {', '.join(sorted(unlisted))}", str(plate.path)))
@@ -79,6 +90,23 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
         except Exception as error:
             problems.append(Problem(f"is not a valid OME-Zarr plate: {error}", str(plate.path)))
     return problems
+
+
+def _wrong_lines(records: list[FrameRecord], protocol: ImagingProtocol) -> Iterator[Problem]:
+    """Yield what the lines of a ledger say that cannot be: the same frame twice in a visit, another light than planned."""
+    lines = Counter((*r.site_key, r.attempt, r.level, r.z) for r in records)
+    if twice := [key for key, count in lines.items() if count > 1]:
+        well, site, t, attempt, level, z = twice[0]
+        yield Problem(
+            f"{len(twice)} frames have more than one line, for example {level} of {well}_{site}, t {t}, z {z}, visit {attempt}"
+        )
+    levels = {level.name: (level.exposure_ms, level.led_percent) for level in protocol.light_levels}
+    for r in records:
+        asked = r.exposure_ms, r.led_percent
+        if r.level in levels and asked != levels[r.level]:
+            yield Problem(
+                f"{r.level} of {r.well}_{r.site} was asked for with {asked[0]:g} ms at {asked[1]:g} %, which is not this level"
+            )
 
 
 def _current_frames(
