@@ -82,6 +82,21 @@ def test_light_that_somebody_else_switches_on_is_switched_off_before_an_exposure
     assert sum(r.sample_dose_ms for r in run.ledger.read()) == pytest.approx(delivered(core), rel=0.02)
 
 
+def test_light_that_somebody_switches_on_and_that_stays_on_ends_the_run_unlit(tmp_path):
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+
+    def meddle(*_) -> None:
+        core.setShutterOpen(True)
+        core.setProperty("Simulator", "Faults", '[{"kind": "shutter_sticks", "times": null}]')
+
+    core.mda.events.frameReady.connect(meddle)
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "failed"
+    assert "the light could not be switched off" in result.message
+    assert [r.state for r in run.ledger.read()] == ["written", "skipped"], "no further frame is tried"
+
+
 def by_software(job, **light):
     data = job.profile.model_dump(mode="json")
     data["gating"] = {"how": "software", "overhead_ms": 10}

@@ -166,7 +166,7 @@ class AcquisitionEngine(MDAEngine):
                 self._retried(lambda: self._verify(visit, event))
                 return
             except RuntimeError as error:
-                self._skip(visit, event, str(error))
+                self._skip(visit, event, str(error), still_on=error if isinstance(error, LightOnError) else None)
                 raise SkipEvent(reason=str(error)) from error
         self._skip(visit, event, visit.skip_reason)
         raise SkipEvent(reason=visit.skip_reason)

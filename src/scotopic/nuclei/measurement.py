@@ -103,7 +103,8 @@ def measure_levels(
     shapes["area_um2"] = found["area"] * pixel_size_um**2
     shapes["eccentricity"] = found["eccentricity"]
     numbers = shapes["label"].to_numpy()
-    at_border = np.isin(numbers, np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]) if labels.size else labels.ravel()
+    at_border = np.isin(numbers, rim)
     ellipse_px = np.pi / 4 * found["axis_major_length"] * found["axis_minor_length"]
     fit = found["area"] / np.maximum(ellipse_px, 1e-6)
     zones = _zones(labels, found["area"])
