@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ import pytest
 
 from scotopic.microscope import acquire, prepare_run
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, read_model
+from scotopic.store import JsonLines, Ledger
 from scotopic.workflow import segment_run
 
 if TYPE_CHECKING:
@@ -63,6 +65,20 @@ def acquired(job: Job, out, core=None):
         return run, acquire(job.protocol, job.profile, job.profile_path, run, core=core)
     finally:
         run.unlock()
+
+
+@contextmanager
+def no_line_after(count: int) -> Iterator[None]:
+    """Let the ledger take no line after so many, as if the run were killed there; the light goes on for a while."""
+
+    def append(self, records, **more):
+        if len(self.read()) == count:
+            raise OSError("no further line is written")
+        JsonLines.append(self, records, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "append", append)
+        yield
 
 
 def is_dark(core, job: Job) -> bool:

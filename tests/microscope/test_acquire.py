@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import yaozarrs
 
-from conftest import ROOT, acquired, is_dark, small
+from conftest import ROOT, acquired, is_dark, no_line_after, small
 from scotopic.microscope import engine, open_microscope, prepare_run
 from scotopic.microscope.exposure import autofocus
 from scotopic.protocol import MicroscopeProfile, ProblemsError
-from scotopic.store import JsonLines, Ledger, PlateStore, RunFolder, verify
+from scotopic.store import PlateStore, RunFolder, verify
 
 
 @pytest.mark.parametrize("microscope", ["demo", "simulated"])
@@ -280,16 +280,10 @@ def test_the_budget_holds_within_a_site_as_well(tmp_path, monkeypatch):
     assert run.sample_dose_ms() == sum(r.sample_dose_ms for r in run.ledger.read()), "all light was noted"
 
 
-def test_light_that_a_kill_has_left_unnoted_counts_as_given(tmp_path, monkeypatch):
-    def dies(self, records, **more):
-        if len(self.read()) == 5:
-            raise OSError("no further line is written")
-        JsonLines.append(self, records, **more)
-
+def test_light_that_a_kill_has_left_unnoted_counts_as_given(tmp_path):
     job = small("simulated")
     core = open_microscope(job.profile, job.profile_path, job.protocol)
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "append", dies)
+    with no_line_after(5):
         run, result = acquired(job, tmp_path / "RUN", core)
     assert result.end_reason == "failed"
     given = float(core.getProperty("Simulator", "DeliveredLight_ms"))
