@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -37,6 +37,36 @@ RunOption = Annotated[Path, typer.Option("--out", help="Run folder to write, or 
 Specimen = Annotated[Path | None, typer.Option(help="Folder of bright images to put under a simulated microscope.")]
 
 
+class _Unbreakable:
+    """A stream that ends nothing when whoever read it has gone: a closed terminal or pipe must not stop a run."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):
+            self._to_nowhere()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._to_nowhere()
+
+    def _to_nowhere(self) -> None:
+        """Send what is still in the buffer, and all that follows, to nowhere: Python would complain at its end."""
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"scotopic {__version__}")
@@ -50,9 +80,11 @@ def _main(
     ] = False,
 ) -> None:
     del version
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the console's code page lacks must not stop a run
+            setattr(sys, name, _Unbreakable(stream))
     if "SCOTOPIC_ENDS_WITH_STDIN" in os.environ:  # `scotopic run` has begun this process
         from scotopic.workflow.whole import end_with_the_process_that_began_this_one
 
@@ -80,7 +112,9 @@ def check(
     protocol: ProtocolFile,
     microscope: ProfileFile,
     out: Annotated[Path, typer.Option(help="Where the run would be written, for the free disk space.")] = Path(),
-    connect: Annotated[bool, typer.Option(help="Also load the hardware and compare (no light, no move).")] = False,
+    connect: Annotated[
+        bool, typer.Option(help="Also load the hardware and compare (no light, no stage move; filters are set).")
+    ] = False,
     specimen: Specimen = None,
 ) -> None:
     """Check a protocol against a microscope before anything moves. Exit code 0 or 2."""
@@ -257,13 +291,30 @@ def ask(
     typer.echo(f"Asked to {request}; status/acquire.json says what became of it.")
 
 
+@app.command()
+def retake(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    site: Annotated[str, typer.Argument(metavar="SITE", help="Well and number of the site, for example B2_0.")],
+    time_point: Annotated[int, typer.Option(min=0, help="Time point of a time lapse.")] = 0,
+) -> None:
+    """Give up a finished site, for example a damaged one: the next acquisition into the run takes it anew."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.retake(run_folder, site, time_point)
+    typer.echo(f"{site} is given up; `scotopic acquire` or `run` with the same files takes it anew.")
+
+
 @app.command("light-off")
-def light_off(microscope: ProfileFile) -> None:
+def light_off(
+    microscope: ProfileFile,
+    force: Annotated[bool, typer.Option("--force", help="Also while another process drives the microscope.")] = False,
+) -> None:
     """Switch every light of a microscope off, and do nothing else."""
     from scotopic import workflow
 
     with _told_in_one_line():
-        workflow.light_off(microscope)
+        workflow.light_off(microscope, force=force)
     typer.echo("The light is off.")
 
 

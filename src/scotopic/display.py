@@ -56,6 +56,10 @@ def _picture(progress: Progress, bar: RenderableType) -> RenderableType:
     lines: list[RenderableType] = [plate_map(progress), bar, Text(figures)]
     if progress.frames_skipped:
         lines.append(Text(f"{progress.frames_skipped} frames skipped", style="red"))
+    if progress.frames_flagged:
+        lines.append(Text(f"{progress.frames_flagged} frames flagged", style="yellow"))
+    if progress.frames_saturated:
+        lines.append(Text(f"{progress.frames_saturated} frames saturated", style="yellow"))
     if progress.paused:
         lines.append(Text(f"paused: {progress.paused}", style="yellow"))
     return Group(*lines)

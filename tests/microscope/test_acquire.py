@@ -45,7 +45,8 @@ def test_a_plate_is_acquired_verified_and_read_by_others(microscope, tmp_path):
         assert r.sample_dose_ms >= r.signal_dose_ms
     status = run.read_status("acquire")
     assert status["state"] == "completed"
-    assert status["frames"] == {"planned": 16, "written": 16, "skipped": 0}
+    saturated = 4 if microscope == "demo" else 0  # MMCore's pattern at 200 ms
+    assert status["frames"] == {"planned": 16, "written": 16, "skipped": 0, "flagged": 0, "saturated": saturated}
 
 
 def test_every_frame_lies_under_its_light(tmp_path):
@@ -199,7 +200,9 @@ def test_an_autofocus_failure_is_never_imaged_unflagged(tmp_path):
     fault = [{"kind": "autofocus_fails", "after": 1, "times": 3}]
     job = small("simulated", fault, focus={"strategy": "hardware", "on_failure": "image_and_flag"})
     run, result = acquired(job, tmp_path / "RUN")
-    assert result.end_reason == "completed"
+    assert result.end_reason == "completed_with_errors"
+    assert result.message == "4 frames are flagged, the ledger says why"
+    assert run.read_status("acquire")["frames"]["flagged"] == 4
     flagged = {(r.well, r.site) for r in run.ledger.read() if r.reason.startswith("autofocus failed")}
     assert flagged == {("B2", 1)}
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scotopic.store import FrameRecord, Ledger, VisitRecord, checksum, finished_sites, unnoted_dose_ms
+from scotopic.protocol import ProblemsError
+from scotopic.store import FrameRecord, Ledger, VisitRecord, checksum, finished_sites, settled
 from scotopic.store.ledger import MOST_UNNOTED
 
 
@@ -73,12 +74,47 @@ def test_a_checksum_is_of_the_pixels_alone(data):
     assert checksum(changed) != checksum(image)
 
 
-def test_of_a_killed_visit_so_much_light_is_reckoned_as_can_have_been_given():
-    visit = VisitRecord(well="A1", site=0, t=0, attempt=1, frame_dose_ms={"100%": 200, "2%": 4})
-    assert unnoted_dose_ms([], [], 1) == 0
-    assert unnoted_dose_ms([], [visit], 1) == 204
-    assert unnoted_dose_ms([record("2%")], [visit], 1) == 200
-    assert unnoted_dose_ms([record("2%"), record("100%")], [visit], 1) == 0
-    assert unnoted_dose_ms([record("2%", attempt=2)], [visit], 1) == 204, "another visit"
-    assert unnoted_dose_ms([], [visit, visit.model_copy(update={"left": True})], 1) == 0
-    assert unnoted_dose_ms([], [visit], 50) == MOST_UNNOTED * 200, "no more can have been under way"
+def unnoted_ms(records, visits, planes=1, boot=0.0):
+    return sum(visit.unnoted_ms for visit in settled(records, visits, planes, boot))
+
+
+def test_after_a_power_cut_so_much_light_is_reckoned_as_can_have_been_given():
+    visit = VisitRecord(well="A1", site=0, t=0, attempt=1, frame_dose_ms={"100%": 200, "2%": 4}, boot=1000)
+    assert settled([], [], 1, 2000) == []
+    assert unnoted_ms([], [visit], boot=2000) == 204
+    assert unnoted_ms([record("2%")], [visit], boot=2000) == 200
+    assert settled([record("2%"), record("100%")], [visit], 1, 2000) == []
+    assert unnoted_ms([record("2%", attempt=2)], [visit], boot=2000) == 204, "another visit"
+    assert settled([], [visit, visit.model_copy(update={"left": True})], 1, 2000) == []
+    assert unnoted_ms([], [visit], 50, 2000) == MOST_UNNOTED * 200, "no more can have been under way"
+
+
+def test_after_a_kill_the_light_is_that_of_the_frames_that_were_begun():
+    visit = VisitRecord(well="A1", site=0, t=0, attempt=1, frame_dose_ms={"100%": 200, "2%": 4}, boot=1000)
+    begun = [visit.model_copy(update={"level": level}) for level in ("2%", "100%")]
+    assert unnoted_ms([], [visit], boot=1001) == 0
+    assert unnoted_ms([], [visit, begun[0]], boot=1001) == 4
+    assert unnoted_ms([record("2%")], [visit, *begun], boot=1001) == 200
+    ends = settled([record("2%")], [visit, *begun], 1, 1001)
+    assert [(end.left, end.unnoted_ms) for end in ends] == [(True, 200)]
+    assert settled([record("2%")], [visit, *begun, *ends], 1, 5000) == [], "settled once and for all"
+
+
+def test_only_a_tail_of_zeros_is_a_tail(tmp_path):
+    path = tmp_path / "frames.jsonl"
+    Ledger(path).append([record("a"), record("b"), record("c")])
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(100))
+    assert len(Ledger(path).read()) == 3
+    path.write_bytes(whole[:20] + b"\0" + whole[21:])
+    with pytest.raises(ProblemsError, match=r"frames\.jsonl:1: damaged line"):
+        Ledger(path).read()
+    assert Ledger(path).cut_torn_line() == 0, "nothing that follows is lost"
+
+
+def test_a_visit_that_was_given_up_no_longer_counts():
+    lines = [record("a"), record("b")]
+    assert finished_sites(lines, 2) == {("A1", 0, 0): 1}
+    assert finished_sites([*lines, record("a", state="given_up")], 2) == {}
+    again = [record("a", attempt=2), record("b", attempt=2)]
+    assert finished_sites([*lines, record("a", state="given_up"), *again], 2) == {("A1", 0, 0): 2}

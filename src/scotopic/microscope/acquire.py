@@ -15,26 +15,28 @@ from typing import TYPE_CHECKING, Literal
 from pymmcore_plus.mda import RunState
 from wakepy import keep
 
+from scotopic.microscope.check import DISK_RESERVE_BYTES
 from scotopic.microscope.core import close_microscope, open_microscope, switch_light_off
 from scotopic.microscope.engine import AcquisitionEngine, BudgetUsedUpError, StoppedError
+from scotopic.microscope.hardware_check import check_hardware
 from scotopic.microscope.light_guard import LightGuard
+from scotopic.microscope.lock import microscope_lock
 from scotopic.protocol import Problem, ProblemsError, RandomSites
-from scotopic.store import Recorder, RunFolder, checksum, differing_keys, finished_sites, light_verdicts
+from scotopic.store import FrameRecord, Recorder, RunFolder, checksum, differing_keys, finished_sites, light_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from pymmcore_plus import CMMCorePlus
 
     from scotopic.protocol import ImagingProtocol, MicroscopeProfile
-    from scotopic.store import FrameRecord, PlateStore, SiteRecord
+    from scotopic.store import PlateStore, SiteRecord
 
 logger = logging.getLogger(__name__)
 
 EndReason = Literal["completed", "completed_with_errors", "budget_used_up", "cancelled", "failed"]
 SITES_CHECKED_BEFORE_RESUME = 2
-DISK_RESERVE_BYTES = 500_000_000
 BEAT_S = 0.1
 _BEATS_PER_REQUEST = 5
 _BEATS_PER_STATUS = 50
@@ -66,6 +68,10 @@ class Progress:
     bytes_left: int
     """Disk space that the rest will take at most."""
     wells: dict[str, WellProgress]
+    frames_flagged: int = 0
+    """Frames that were written although something was odd; their ledger lines say what."""
+    frames_saturated: int = 0
+    """Frames of which at least a thousandth of the pixels are saturated."""
     paused: str = ""
     """Why the run is waiting, if it is."""
 
@@ -110,37 +116,57 @@ def acquire(
     Raises
     ------
     ProblemsError
-        If the run's data on disk are not what its ledger says; nothing was loaded then.
+        If the run's data on disk are not what its ledger says, another process drives the microscope, or the hardware is
+        not what the profile says; no light was given then.
     """
     run.light_checks.cut_torn_line()
-    run.visits.cut_torn_line()
     cut = run.ledger.cut_torn_line()
+    run.settle_visits()
     if cut:
         logger.warning("cut off %s bytes of a torn line from %s", cut, run.path)
     plate = run.plate(protocol, profile)
     records = run.ledger.read()
+    _refuse_a_ledger_that_forgets(run, plate, records, protocol.frames_per_site)
     _check_last_sites(run, plate, records, protocol.frames_per_site)
     job = _Acquisition(protocol, profile, run, plate, records, on_progress)
     job.write_status("running")
-    opened = None
     try:
-        if core is None:
-            core = opened = open_microscope(profile, profile_path, protocol)
-        end, message = job.acquire(core)
+        with (
+            microscope_lock(profile, profile_path),
+            LightGuard(core, profile, job.asked_to_end, job.last_words) as guard,
+        ):
+            end, message = _acquired(job, core, profile_path, guard)
+    except ProblemsError as error:
+        job.write_status("failed", str(error.problems[0]))
+        raise
     except (RuntimeError, OSError, ValueError) as error:
         logger.debug("the acquisition failed", exc_info=True)
         end, message = "failed", str(error)
     except BaseException as error:
         job.write_status("failed", f"{type(error).__name__}: {error}")  # never "running" after the end
         raise
-    finally:
-        if opened is not None:
-            close_microscope(opened)
     try:
         job.write_status(end, message)
     except OSError as error:  # a full disk: the reason of the end must not get lost over it
         logger.warning("the status could not be written: %s", error)
     return AcquireResult(end, message, job.progress())
+
+
+def _acquired(
+    job: _Acquisition, core: CMMCorePlus | None, profile_path: Path, guard: LightGuard
+) -> tuple[EndReason, str]:
+    """Acquire with the core that is given, or with one that is loaded for it and unloaded again."""
+    if core is not None:
+        return job.acquire(core, profile_path, guard)
+    opened = open_microscope(job.profile, profile_path, job.protocol)
+    try:
+        guard.take(opened)
+        return job.acquire(opened, profile_path, guard)
+    finally:
+        try:
+            guard.give_back()
+        finally:
+            close_microscope(opened)
 
 
 class _Acquisition:
@@ -155,7 +181,8 @@ class _Acquisition:
         records: list[FrameRecord],
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self._protocol, self._profile, self._run, self._plate = protocol, profile, run, plate
+        self.protocol, self.profile = protocol, profile
+        self._run, self._plate = run, plate
         self._on_progress = on_progress
         self._finished = finished_sites(records, protocol.frames_per_site)
         self._attempts: dict[tuple[str, int, int], int] = {}
@@ -174,6 +201,14 @@ class _Acquisition:
             self._wells[record.well].frames_skipped += record.state == "skipped"
         self._written = sum(r.state == "written" for r in current)
         self._skipped = len(current) - self._written
+        self._flagged = self._saturated = 0
+        self._saturated_levels: set[str] = set()
+        self._count_odd(current)
+        self._begun_at: dict[int, float] = {}
+        for record in records:
+            taken = datetime.fromisoformat(record.time).timestamp()
+            self._begun_at[record.t] = min(taken, self._begun_at.get(record.t, taken))
+        self._is_to_finish = self._is_to_stop = False
         self._dose_ms = run.sample_dose_ms()
         self._wrong_light = self._count_wrong_light()
         self._planned = per_well * len(places)
@@ -185,36 +220,43 @@ class _Acquisition:
         self._status_lock = threading.Lock()
         self._state, self._message = "running", ""
 
-    def acquire(self, core: CMMCorePlus) -> tuple[EndReason, str]:
-        """Run the sequence on a core and return how it ended."""
+    def acquire(self, core: CMMCorePlus, profile_path: Path, guard: LightGuard) -> tuple[EndReason, str]:
+        """Compare the hardware with the profile, run the sequence on it, and return how it ended.
+
+        Raises
+        ------
+        ProblemsError
+            If the hardware is not what the profile says, or was opened with another protocol.
+        """
+        found = check_hardware(core, self.protocol, self.profile, profile_path)
+        if found.problems:
+            raise ProblemsError(found.problems)
         recorder = Recorder(
             self._run,
             self._plate,
-            reference=self._protocol.reference.name,
-            camera=self._profile.camera if self._profile.verification.light_check else None,
+            reference=self.protocol.reference.name,
+            camera=self.profile.camera if self.profile.verification.light_check else None,
             on_site=self._site_done,
         )
         self._engine = AcquisitionEngine(
             core,
-            self._protocol,
-            self._profile,
+            self.protocol,
+            self.profile,
             recorder,
             finished=frozenset(self._finished),
             attempts=self._attempts,
             sample_dose_ms=self._dose_ms,
+            begun_at=self._begun_at,
             before_site=self._wait_while_paused,
             on_silence=self._camera_is_silent,
         )
+        self._tell_the_engine_to_end()  # a signal may have come before there was one
         before = core.mda.set_engine(self._engine)
         try:
             # Where the system does not let a program keep it awake, the run goes on without a word: it resumes anyway.
-            with (
-                keep.running(on_fail="pass"),
-                LightGuard(core, self._profile, self._asked_to_end) as guard,
-                self._pulse(),
-            ):
+            with keep.running(on_fail="pass"), self._pulse():
                 try:
-                    core.mda.run(self._protocol.to_sequence(self._profile))
+                    core.mda.run(self.protocol.to_sequence(self.profile))
                 finally:
                     try:
                         guard.off()  # at once: the disk may keep us waiting
@@ -235,6 +277,8 @@ class _Acquisition:
         errors = []
         if self._skipped:
             errors.append(f"{self._skipped} frames were skipped, the ledger says why")
+        if self._flagged:
+            errors.append(f"{self._flagged} frames are flagged, the ledger says why")
         if self._wrong_light:
             errors.append(f"{self._wrong_light} frames have the wrong light by the images' proof, see light.jsonl")
         if lit := self._engine.times_found_lit:
@@ -245,16 +289,23 @@ class _Acquisition:
             return "completed_with_errors", "; ".join(errors)
         return "completed", ""
 
-    def _asked_to_end(self, name: str) -> None:
+    def asked_to_end(self, name: str) -> None:
         """First Ctrl-C: finish the site; a second one, or any other signal: stop before the next exposure.
 
         May be called by a signal handler: it only sets flags, which the engine and the pulse heed.
         """
-        if self._engine is None:
-            return
-        if name != "SIGINT" or self._engine.finish_after_site:
-            self._engine.stop_now = True
-        self._engine.finish_after_site = True
+        self._is_to_stop = self._is_to_stop or name != "SIGINT" or self._is_to_finish
+        self._is_to_finish = True
+        self._tell_the_engine_to_end()
+
+    def _tell_the_engine_to_end(self) -> None:
+        if self._engine is not None:
+            self._engine.stop_now = self._engine.stop_now or self._is_to_stop
+            self._engine.finish_after_site = self._engine.finish_after_site or self._is_to_finish
+
+    def last_words(self, message: str) -> None:
+        """Note how it ended, from another thread, where the process has to end at once."""
+        self.write_status("failed", message)
 
     @contextmanager
     def _pulse(self) -> Iterator[None]:
@@ -293,10 +344,11 @@ class _Acquisition:
 
     def _heed_requests(self) -> None:
         match self._run.request():
-            case "finish" if self._engine is not None:
-                self._engine.finish_after_site = True
+            case "finish":
+                self._is_to_finish = True
+                self._tell_the_engine_to_end()
             case "cancel":
-                self._asked_to_end("SIGTERM")
+                self.asked_to_end("SIGTERM")
             case "resume":
                 pass
             case _:
@@ -308,7 +360,7 @@ class _Acquisition:
         paused = ""
         while (reason := self._reason_to_pause()) and self._engine and not self._engine.finish_after_site:
             if reason != paused:
-                switch_light_off(self._engine.mmcore, self._profile)
+                switch_light_off(self._engine.mmcore, self.profile)
                 paused = reason
                 self._state, self._message = "paused", reason
                 self._tell()
@@ -350,11 +402,30 @@ class _Acquisition:
                     check.ratio,
                     check.expected,
                 )
+        self._count_odd(site.records)
         self._written += sum(r.state == "written" for r in site.records)
         self._skipped += sum(r.state == "skipped" for r in site.records)
         if self._state == "running":
             self._message = ""  # a camera that was silent has answered
         self._tell()
+
+    def _count_odd(self, records: Iterable[FrameRecord]) -> None:
+        """Count frames that are flagged or saturated, and say the latter while it can still be mended: once a level."""
+        full = self.profile.camera.saturation_counts
+        for record in records:
+            self._flagged += record.state == "written" and bool(record.reason)
+            if record.percentiles and record.percentiles[-1] >= full:
+                self._saturated += 1
+                if record.level not in self._saturated_levels:
+                    self._saturated_levels.add(record.level)
+                    logger.warning(
+                        "%s of %s_%s is saturated: a thousandth of its pixels or more are at %s counts, what is brighter "
+                        "cannot be measured; less exposure or LED power would help",
+                        record.level,
+                        record.well,
+                        record.site,
+                        full,
+                    )
 
     def _tell(self) -> None:
         """Tell status and display how far it is; what goes wrong with that must not end the run."""
@@ -372,8 +443,8 @@ class _Acquisition:
         done = len(self._finished)
         now = done - self._done_before
         left = (self._planned - done) * (time.monotonic() - self._begun) / now if now else None
-        camera = self._profile.camera
-        frames_left = self._protocol.n_frames - self._written - self._skipped
+        camera = self.profile.camera
+        frames_left = self.protocol.n_frames - self._written - self._skipped
         return Progress(
             sites_done=done,
             sites_planned=self._planned,
@@ -384,6 +455,8 @@ class _Acquisition:
             seconds_left=left,
             bytes_left=frames_left * camera.width_px * camera.height_px * 2,
             wells=self._wells,
+            frames_flagged=self._flagged,
+            frames_saturated=self._saturated,
             paused=self._message if self._state == "paused" else "",
         )
 
@@ -399,13 +472,19 @@ class _Acquisition:
                 message=self._message,
                 started=self._started,
                 sites={"planned": progress.sites_planned, "finished": progress.sites_done},
-                frames={"planned": self._protocol.n_frames, "written": self._written, "skipped": self._skipped},
+                frames={
+                    "planned": self.protocol.n_frames,
+                    "written": self._written,
+                    "skipped": self._skipped,
+                    "flagged": self._flagged,
+                    "saturated": self._saturated,
+                },
                 wrong_light=self._wrong_light,
                 times_found_lit=self._engine.times_found_lit if self._engine else 0,
                 sample_dose_ms=round(progress.sample_dose_ms, 3),
                 seconds_left=progress.seconds_left and round(progress.seconds_left),
                 bytes_left=progress.bytes_left,
-                seeds=_seeds(self._protocol, self._profile),
+                seeds=_seeds(self.protocol, self.profile),
                 versions=_versions(),
             )
 
@@ -453,7 +532,7 @@ def prepare_run(
 def _refuse_another_run(
     run: RunFolder, protocol: ImagingProtocol, profile: MicroscopeProfile, config_path: Path
 ) -> None:
-    problems = []
+    problems, edits = [], []
     if differs_in := run.differing_config_line(config_path):
         problems.append(
             Problem(
@@ -463,6 +542,9 @@ def _refuse_another_run(
         )
     for what, old, new in (("protocol", run.read_protocol(), protocol), ("profile", run.read_profile(), profile)):
         for key, was, now in differing_keys(old.model_dump(mode="json"), new.model_dump(mode="json"), what):
+            if key.startswith(_HARMLESS) or (key == _SPECIMEN_FOLDER and run.has_specimen_of(profile)):
+                edits.append((key, was, now))
+                continue
             problems.append(
                 Problem(
                     f"= {was!r} in the run that was begun here, {now!r} now; choose another --out",
@@ -472,6 +554,51 @@ def _refuse_another_run(
             )
     if problems:
         raise ProblemsError(problems)
+    if edits:
+        run.note_edits(protocol, profile, edits)
+        for key, was, now in edits:
+            logger.warning("%s was %r when the run was begun, and is %r from now on (noted in job.json)", key, was, now)
+
+
+_HARMLESS = (
+    "protocol.name",
+    "protocol.description",
+    "protocol.labels",
+    "protocol.light_budget_s",
+    "protocol.training",
+    "profile.name",
+    "profile.objective",
+    "profile.config",
+)
+"""What can be changed while a run is under way: the images do not depend on it (of the configuration, the lines count)."""
+_SPECIMEN_FOLDER = "profile.simulator.specimen.folder"
+
+
+def _refuse_a_ledger_that_forgets(
+    run: RunFolder, plate: PlateStore, records: list[FrameRecord], frames_per_site: int
+) -> None:
+    """Where others know of more finished sites than the ledger, it is not whole: going on would light them again.
+
+    Plate and proof of the light are on the disk before the last line of their site: one of them may be ahead.
+    """
+    visited = {(record.site_key, record.attempt) for record in records}
+    fields = {(record.well, record.site) for record in records}
+    given_up = sum(record.state == "given_up" for record in records)
+    finished = len(finished_sites(records, frames_per_site)) + given_up
+    told = run.read_status("acquire").get("sites", {}).get("finished", 0)
+    proofs = {((c.well, c.site, c.t), c.attempt) for c in run.light_checks.read()} - visited
+    unknown = {(well, int(site)) for well, sites in plate.fields.items() for site in sites} - fields
+    for what, ahead in (
+        (f"the status knows of {told} finished sites", told - finished),
+        (f"light.jsonl has proofs of {len(proofs)} visits that it has no line of", len(proofs) - 1),
+        (f"the plate has {len(unknown)} fields that it has no line of", len(unknown) - 1),
+    ):
+        if ahead > 0:
+            message = (
+                f"is not whole: it has {finished} finished sites, but {what}; going on would light them again. "
+                "Bring the file back from a copy, or choose another --out"
+            )
+            raise ProblemsError([Problem(message, str(run.path / "frames.jsonl"))])
 
 
 def _check_last_sites(run: RunFolder, plate: PlateStore, records: list[FrameRecord], frames_per_site: int) -> None:
@@ -487,7 +614,48 @@ def _check_last_sites(run: RunFolder, plate: PlateStore, records: list[FrameReco
         if r.site_key in last[:SITES_CHECKED_BEFORE_RESUME]
         and finished.get(r.site_key) == r.attempt
         and r.state == "written"
-        and checksum(plate.read(r.well, r.site, r.level, r.t, r.z)) != r.checksum
+        and _found(plate, r) != r.checksum
     ]
     if wrong:
         raise ProblemsError(wrong)
+
+
+def _found(plate: PlateStore, record: FrameRecord) -> str:
+    """Return the checksum of a frame as it lies on the disk, or nothing if it cannot be read."""
+    try:
+        return checksum(plate.read(record.well, record.site, record.level, record.t, record.z))
+    except Exception:  # zarr and its codecs raise what they like
+        logger.debug("a frame cannot be read", exc_info=True)
+        return ""
+
+
+def give_up_site(run: RunFolder, well: str, site: int, t: int = 0) -> None:
+    """Give up the finished visit of a site, so that the next acquisition takes it anew. Its images stay until then.
+
+    Raises
+    ------
+    ProblemsError
+        If the site is not in the protocol, or not finished, or a process is acquiring into the run.
+    """
+    name = f"{well}_{site}"
+    run.lock()
+    try:
+        protocol, records = run.read_protocol(), run.ledger.read()
+        if well not in protocol.well_names or not 0 <= site < protocol.sites.count:
+            allowed = f"wells {', '.join(protocol.well_names)}, sites 0 to {protocol.sites.count - 1}"
+            raise ProblemsError([Problem(f"is not in the protocol; allowed: {allowed}", key=name)])
+        attempt = finished_sites(records, protocol.frames_per_site).get((well, site, t))
+        if attempt is None:
+            raise ProblemsError([Problem(f"at time point {t} is not finished: it is taken anyway", key=name)])
+        last = next(r for r in records if r.site_key == (well, site, t) and r.attempt == attempt)
+        run.ledger.cut_torn_line()
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        changes = {"state": "given_up", "reason": "given up, to be taken anew", "time": now, "checksum": None}
+        kept = last.model_dump(include=set(_ASKED))
+        run.ledger.append([FrameRecord.model_validate(kept | changes)])
+    finally:
+        run.unlock()
+
+
+_ASKED = ("index", "well", "site", "level", "t", "z", "attempt", "exposure_ms", "led_percent", "xy_um", "z_um")
+"""What a ledger line says of what was asked for."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from scotopic.microscope.config_file import read_config
 from scotopic.microscope.presets import CORE, contradiction, ours
 from scotopic.protocol import (
-    LIGHT_LEVEL_GROUP,
     HardwareFocus,
     ImagingProtocol,
     MicroscopeProfile,
@@ -21,11 +22,10 @@ from scotopic.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import useq
-    from pymmcore_plus import CMMCorePlus
 
     from scotopic.microscope.config_file import ConfigFile
     from scotopic.protocol import LightLevel, LightSource
@@ -35,6 +35,10 @@ BYTES_PER_PIXEL = 2
 PYRAMID_AND_LABELS = 1.6
 """Disk needed for a frame, its pyramid (a third more) and its label images, relative to the raw frame."""
 DOSE_DIFFERENCE_WORTH_A_WARNING = 0.2
+DISK_RESERVE_BYTES = 500_000_000
+"""Disk that is always left free: a run waits for room before it takes it."""
+DEFAULT_AFFINE = (1, 0, 0, 0, 1, 0)
+"""What MMCore says where nobody has measured how the camera lies on the stage."""
 
 
 @dataclass
@@ -54,7 +58,7 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class Subject:
     """What is checked, and the report that is written."""
 
     protocol: ImagingProtocol
@@ -64,12 +68,15 @@ class _Subject:
     report: CheckReport
 
     def blame_profile(self, key: str, message: str) -> None:
+        """Note a problem that is to be mended in the profile."""
         self.report.problems.append(Problem(message, str(self.profile_path), key=key))
 
     def blame_protocol(self, key: str, message: str) -> None:
+        """Note a problem that is to be mended in the protocol."""
         self.report.problems.append(Problem(message, str(self.protocol_path), key=key))
 
     def warn(self, path: Path, key: str, message: str) -> None:
+        """Note what is worth knowing, but no obstacle."""
         self.report.warnings.append(Problem(message, str(path), key=key))
 
 
@@ -92,7 +99,7 @@ def check_files(
     CheckReport
         All problems at once.
     """
-    subject = _Subject(protocol, protocol_path, profile, profile_path, CheckReport())
+    subject = Subject(protocol, protocol_path, profile, profile_path, CheckReport())
     try:
         config = read_config(profile.config_path(profile_path))
     except ProblemsError as error:
@@ -100,6 +107,8 @@ def check_files(
     else:
         _check_devices(subject, config)
         _check_pixel_size(subject, config)
+        for affine in set(config.affines.values()):
+            check_orientation(subject, config.path, affine)
         for doubt in config.doubts:
             subject.warn(config.path, "", doubt)
     _check_light(subject)
@@ -116,7 +125,7 @@ def check_files(
 # ---------------------------------------------------------------------- devices
 
 
-def _check_devices(subject: _Subject, config: ConfigFile) -> None:
+def _check_devices(subject: Subject, config: ConfigFile) -> None:
     profile, protocol, report = subject.profile, subject.protocol, subject.report
     named = [
         ("camera", "camera.device", profile.camera.device),
@@ -144,59 +153,121 @@ def _check_devices(subject: _Subject, config: ConfigFile) -> None:
         report.devices.append((use, label, origin or "not in the .cfg"))
         if origin is None:
             subject.blame_profile(
-                key, f"= {label!r}: no device of this label in {config.path.name}{_hint(label, config.devices)}"
+                key, f"= {label!r}: no device of this label in {config.path.name}{hint(label, config.devices)}"
             )
-    _check_preset(subject, config, protocol.channel)
+    _check_presets(subject, config, protocol.channel)
+    _check_libraries(subject, config)
     if profile.gating.how == "camera_ttl" and protocol.exposure_order != "as_listed":
         report.facts.append(("light gating", "by the camera, light on only while it exposes"))
 
 
-def _check_preset(subject: _Subject, config: ConfigFile, channel: str) -> None:
+def _check_presets(subject: Subject, config: ConfigFile, channel: str) -> None:
+    """Check what the protocol's channel sets, line by line; of the other channels, that their presets exist."""
+    profile = subject.profile
     try:
-        source = subject.profile.light_source(channel)
+        source = profile.light_source(channel)
     except ValueError as error:
         subject.blame_protocol("channel", str(error))
         return
-    group, name = source.preset_group, source.preset or channel
-    settings = [] if group is None else config.preset(group, name)
-    subject.report.devices.append(
-        (f"channel {channel}", "no preset: nothing to set", "the profile")
-        if group is None
-        else (f"channel {channel}", f"{group}: {name}", "preset" if settings else "not in the .cfg")
+    for other, its in profile.light_sources.items():
+        if other != channel:
+            for group, name in its.presets(other):
+                if missing := _missing_preset(config, group, name):
+                    subject.warn(subject.profile_path, f"light_sources.{other}", missing)
+    if not source.presets(channel):
+        subject.report.devices.append((f"channel {channel}", "no preset: nothing to set", "the profile"))
+    lit = set()
+    for group, name in source.presets(channel):
+        missing = _missing_preset(config, group, name)
+        origin = "not in the .cfg" if missing else "preset"
+        subject.report.devices.append((f"channel {channel}", f"{_shown(group)}: {_shown(name)}", origin))
+        if missing:
+            subject.blame_profile(f"light_sources.{channel}", missing)
+            return
+        for line in config.preset(group, name) or ():
+            _check_preset_line(subject, config, source, f"{_shown(group)}: {_shown(name)}", line)
+            lit.add((line[0], config.state(*line)[0]))
+    _check_what_is_switched_on(subject, config, source, lit)
+
+
+def _missing_preset(config: ConfigFile, group: str, name: str) -> str:
+    """Return what is missing of a preset, with the nearest name that there is; nothing if it is there."""
+    groups = config.model.config_groups
+    if group not in groups:
+        near = did_you_mean(group, groups)
+        otherwise = (
+            f"there are: {', '.join(map(_shown, groups)) or 'none'}; `preset_group: null` if there is nothing to set"
+        )
+        return f"no config group {group!r} in {config.path.name}; {near or otherwise}"
+    if config.preset(group, name) is None:
+        return f"no preset {name!r} in group {group!r} in {config.path.name}{hint(name, groups[group].presets)}"
+    return ""
+
+
+def _check_preset_line(
+    subject: Subject, config: ConfigFile, source: LightSource, preset: str, line: tuple[str, str, str]
+) -> None:
+    device, name, value = line
+    origin = config.devices.get(device)
+    subject.report.devices.append((f"  {name} = {value}", device, origin or "not in the .cfg"))
+    key, told = (
+        f"light_sources.{subject.protocol.channel}",
+        f"the preset {preset} sets {device}.{name} = {value}",
     )
-    if settings is None and group is not None:
-        groups = config.model.config_groups
-        known = groups[group].presets if group in groups else groups
-        what = f"preset {name!r} in group {group!r}" if group in groups else f"config group {group!r}"
-        hint = _hint(name if group in groups else group, known)
-        subject.blame_profile(f"light_sources.{channel}", f"no {what} in {config.path.name}{hint}")
-        return
-    dark = [s for s in source.switch_off if (s.device, s.property) != (source.device, source.property)]
-    for setting in dark:
-        lit_by_gating = setting.device == subject.profile.gating.shutter
-        if not lit_by_gating and (setting.device, setting.property) not in {(s[0], s[1]) for s in settings or ()}:
+    if origin is None and device != CORE:
+        subject.blame_profile(key, f"preset {preset} sets {device!r}, no such device")
+    elif wrong := contradiction(subject.profile, source, config, device, name, value):
+        subject.blame_profile(key, f"{told}, but {wrong}")
+    elif why := ours(subject.profile, source, device, name):
+        subject.warn(config.path, key, f"{told}, which is left out: {why}")
+
+
+def _check_what_is_switched_on(
+    subject: Subject, config: ConfigFile, source: LightSource, lit: set[tuple[str, str]]
+) -> None:
+    """Blame what is switched off beside the power, and never on: by a preset, or as the gating's shutter."""
+    channel = subject.protocol.channel
+    names = " and ".join(f"{group}: {name}" for group, name in source.presets(channel))
+    for s in source.switch_off:
+        if (s.device, s.property) == (source.device, source.property) or s.device == subject.profile.gating.shutter:
+            continue
+        if (s.device, config.state(s.device, s.property, "")[0]) not in lit:
+            where = f"the preset {names}" if names else "a preset that preset_group names"
             subject.blame_profile(
                 f"light_sources.{channel}.switch_off",
-                f"{setting.device}.{setting.property} is switched off but never on: set it in the preset {group or 'that preset_group names'}: {name}",
+                f"{s.device}.{s.property} is switched off but never on: set it in {where}",
             )
-    for device, name_, value in settings or ():
-        origin = config.devices.get(device)
-        subject.report.devices.append((f"  {name_} = {value}", device, origin or "not in the .cfg"))
-        key, line = f"light_sources.{channel}", f"the preset {group}: {name} sets {device}.{name_} = {value}"
-        if origin is None and device != CORE:
-            subject.blame_profile(key, f"preset {name!r} sets {device!r}, no such device")
-        elif wrong := contradiction(subject.profile, source, device, name_, value):
-            subject.blame_profile(key, f"{line}, but {wrong}")
-        elif why := ours(subject.profile, source, device, name_):
-            subject.warn(config.path, key, f"{line}, which is left out: {why}")
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
+def _check_libraries(subject: Subject, config: ConfigFile) -> None:
+    """MMCore lets one thread at a time into an adapter library: a camera that hangs there keeps the light out of reach."""
+    profile = subject.profile
+    source = profile.light_sources.get(subject.protocol.channel)
+    lit_by = {s.device for s in source.switch_off} if source else set()
+    libraries = {device.name: device.library for device in config.model.devices if "." not in device.library}
+    shared = libraries.get(profile.camera.device)
+    reached = {*lit_by, *filter(None, [profile.gating.shutter])}
+    if shared and reached and all(libraries.get(device) == shared for device in reached):
+        subject.warn(
+            config.path,
+            "verification.camera_timeout_s",
+            f"camera and light are of one adapter library ({shared}), which MMCore lets one thread use at a time: "
+            "the light of a camera that hangs cannot be cut short",
+        )
+
+
+def _shown(name: str) -> str:
+    """Show a name, in quotes where blanks would hide."""
+    return repr(name) if name != name.strip() or "  " in name else name
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return the known name that was probably meant, or all of them, as the end of a sentence."""
     known = list(known)
     return f"; {did_you_mean(name, known) or 'there are: ' + (', '.join(known) or 'none')}"
 
 
-def _check_pixel_size(subject: _Subject, config: ConfigFile) -> None:
+def _check_pixel_size(subject: Subject, config: ConfigFile) -> None:
     pixel = subject.profile.camera.pixel_size_um
     sizes = config.pixel_sizes_um
     if not sizes:
@@ -208,6 +279,49 @@ def _check_pixel_size(subject: _Subject, config: ConfigFile) -> None:
         )
 
 
+def check_orientation(subject: Subject, path: Path, affine: Sequence[float]) -> None:
+    """Warn of a camera whose axes do not lie along the plate's: sites overlap, and nuclei are put in the wrong place.
+
+    Parameters
+    ----------
+    affine : sequence of six floats
+        MMCore's map from pixels to stage micrometres (rows of a 2 x 3 matrix); its default says nothing.
+    """
+    if tuple(affine) == DEFAULT_AFFINE or not any(affine):
+        return
+    camera = np.array(affine, dtype=float).reshape(2, 3)[:, :2]
+    try:
+        plate = np.array(subject.profile.placement(subject.protocol.plate).matrix)[:, :2]
+    except ValueError:
+        return  # told with the places
+    x_axis, y_axis = np.linalg.solve(plate, camera).T
+    told = ", ".join(f"{value:g}" for value in affine)
+    w, h = subject.profile.camera.fov_um
+    turned = abs(x_axis[1]) > abs(x_axis[0])
+    mirrored = x_axis[0] * y_axis[1] - x_axis[1] * y_axis[0] < 0
+    degrees = math.degrees(math.atan2(x_axis[1], x_axis[0]))
+    what = f"by its affine ({told}) the camera is turned by {degrees:.0f} degrees against the plate"
+    what += " and mirrored" if mirrored else ""
+    if turned and w != h:
+        long, short, along, across = (w, h, "x", "y") if w > h else (h, w, "y", "x")
+        subject.warn(
+            path,
+            "PixelSizeAffine",
+            f"{what}, and it is not square: sites laid side by side would overlap by {1 - short / long:.0%} in {across} "
+            f"and leave gaps of {long - short:g} um in {along}",
+        )
+    elif abs(degrees) > _STRAIGHT_DEGREES or mirrored:
+        subject.warn(
+            path,
+            "PixelSizeAffine",
+            f"{what}: positions of nuclei follow the image's axes; set the camera's TransposeXY, TransposeMirrorX or "
+            "TransposeMirrorY so that they lie along the plate's",
+        )
+
+
+_STRAIGHT_DEGREES = 5.0
+
+
 def _is_binned(pixel: float, size: float) -> bool:
     return size > 0 and any(math.isclose(pixel, size * binning, rel_tol=0.01) for binning in (1, 2, 3, 4, 8))
 
@@ -215,7 +329,7 @@ def _is_binned(pixel: float, size: float) -> bool:
 # ---------------------------------------------------------------------- light
 
 
-def _check_light(subject: _Subject) -> None:
+def _check_light(subject: Subject) -> None:
     protocol, profile, report = subject.protocol, subject.profile, subject.report
     source = profile.light_sources.get(protocol.channel)
     if source is None:
@@ -295,7 +409,7 @@ def _instead(level: LightLevel, source: LightSource, min_exposure_ms: float) -> 
 # ---------------------------------------------------------------------- places, time, disk
 
 
-def _check_places(subject: _Subject) -> None:
+def _check_places(subject: Subject) -> None:
     try:
         sequence = subject.protocol.to_sequence(subject.profile)
     except ValueError as error:
@@ -305,7 +419,7 @@ def _check_places(subject: _Subject) -> None:
     _estimate_time(subject, sequence)
 
 
-def _check_positions(subject: _Subject, sequence: useq.MDASequence) -> None:
+def _check_positions(subject: Subject, sequence: useq.MDASequence) -> None:
     stage, stack = subject.profile.stage, subject.protocol.z_stack
     half_stack = (stack.planes - 1) * stack.step_um / 2 if stack else 0.0
     for axis, limits, reach in (("x", stage.x_um, 0.0), ("y", stage.y_um, 0.0), ("z", stage.z_um, half_stack)):
@@ -373,7 +487,7 @@ def _extras(protocol: ImagingProtocol) -> list[tuple[str, str]]:
     return facts
 
 
-def _estimate_time(subject: _Subject, sequence: useq.MDASequence) -> None:
+def _estimate_time(subject: Subject, sequence: useq.MDASequence) -> None:
     protocol, profile = subject.protocol, subject.profile
     places = [(p.x or 0.0, p.y or 0.0) for p in sequence.stage_positions]
     travel_um = sum(math.dist(a, b) for a, b in pairwise(places))
@@ -412,7 +526,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _check_disk(subject: _Subject, out: Path) -> None:
+def _check_disk(subject: Subject, out: Path) -> None:
     camera = subject.profile.camera
     raw = subject.protocol.n_frames * camera.width_px * camera.height_px * BYTES_PER_PIXEL
     needed = raw * PYRAMID_AND_LABELS
@@ -425,71 +539,12 @@ def _check_disk(subject: _Subject, out: Path) -> None:
     subject.report.facts.append(
         ("disk", f"{_size(raw)} raw, at most {_size(needed)} needed, {_size(free)} free at {folder}")
     )
-    if needed > free:
-        subject.report.problems.append(Problem(f"{_size(needed)} may be needed, {_size(free)} are free", str(folder)))
+    if needed + DISK_RESERVE_BYTES > free:
+        message = (
+            f"{_size(needed)} may be needed and {_size(DISK_RESERVE_BYTES)} must stay free, {_size(free)} are free"
+        )
+        subject.report.problems.append(Problem(message, str(folder)))
 
 
 def _size(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
-
-
-# ---------------------------------------------------------------------- with the hardware
-
-
-def check_hardware(
-    core: CMMCorePlus, protocol: ImagingProtocol, profile: MicroscopeProfile, profile_path: Path
-) -> list[Problem]:
-    """Compare an opened microscope with its profile, without light and without a move.
-
-    Parameters
-    ----------
-    core : CMMCorePlus
-        Core as `open_microscope` returned it, with the protocol's light levels defined.
-    """
-    problems: list[Problem] = []
-
-    def blame(key: str, message: str) -> None:
-        problems.append(Problem(message, str(profile_path), key=key))
-
-    for channel, source in profile.light_sources.items():
-        key = f"light_sources.{channel}"
-        used = {(source.device, source.property)} | {(s.device, s.property) for s in source.switch_off}
-        for device, name in sorted(used):
-            if not core.hasProperty(device, name):
-                blame(key, f"{device} has no property {name!r}{_hint(name, core.getDevicePropertyNames(device))}")
-            elif core.isPropertyReadOnly(device, name):
-                blame(key, f"{device}.{name} is read-only")
-        if core.hasProperty(source.device, source.property) and core.hasPropertyLimits(source.device, source.property):
-            low = core.getPropertyLowerLimit(source.device, source.property)
-            high = core.getPropertyUpperLimit(source.device, source.property)
-            if source.max > high or source.min < low:
-                blame(key, f"min and max are {source.min:g} and {source.max:g}, the device allows {low:g} to {high:g}")
-    for device, name, value in core.getConfigData(LIGHT_LEVEL_GROUP, protocol.reference.name):
-        allowed = core.getAllowedPropertyValues(device, name) if core.hasProperty(device, name) else ()
-        if allowed and value not in allowed:
-            blame(f"light_sources.{protocol.channel}", f"{device}.{name} = {value!r}{_hint(value, allowed)}")
-    camera = profile.camera
-    longest_ms = max(level.exposure_ms for level in protocol.light_levels)
-    if core.hasProperty(camera.device, "Exposure") and core.hasPropertyLimits(camera.device, "Exposure"):
-        most_ms = core.getPropertyUpperLimit(camera.device, "Exposure")
-        if longest_ms > most_ms:
-            blame(
-                "camera.device",
-                f"= {camera.device!r}: exposes for {most_ms:g} ms at most, asked for are {longest_ms:g}",
-            )
-    size = core.getImageWidth(), core.getImageHeight()
-    if size != (camera.width_px, camera.height_px):
-        blame(
-            "camera.width_px, height_px",
-            f"= {camera.width_px} x {camera.height_px}: the camera gives {size[0]} x {size[1]}",
-        )
-    pixel = core.getPixelSizeUm()
-    if pixel == 0:
-        blame("camera.pixel_size_um", "MMCore knows no pixel size for the present objective: define one in the .cfg")
-    elif not math.isclose(pixel, camera.pixel_size_um, rel_tol=0.01):
-        blame("camera.pixel_size_um", f"= {camera.pixel_size_um:g}: MMCore has {pixel:g} um at the present objective")
-    x, y = core.getXYPosition()
-    for axis, at, limits in (("x", x, profile.stage.x_um), ("y", y, profile.stage.y_um)):
-        if not limits[0] <= at <= limits[1]:
-            blame(f"stage.{axis}_um", f"= [{limits[0]:g}, {limits[1]:g}]: the stage stands at {at:.0f} um, outside")
-    return problems

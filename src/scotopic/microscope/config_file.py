@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import codecs
+import tempfile
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pymmcore_plus.model import Microscope
@@ -9,9 +13,10 @@ from pymmcore_plus.model import Microscope
 from scotopic.protocol import Problem, ProblemsError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 _PYTHON_DEVICE = "#py "
+_CODE_PAGE = "cp1252"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,11 @@ class ConfigFile:
     model: Microscope
     has_python_devices: bool
     doubts: tuple[str, ...]
-    """Lines that pymmcore-plus' reader does not know, though MMCore may."""
+    """Lines that pymmcore-plus' reader does not know, though MMCore may; and what was guessed of the encoding."""
+    text: str
+    """The whole file."""
+    is_utf8: bool
+    """Whether MMCore can read the file itself as it is: it takes all names for UTF-8."""
 
     @property
     def devices(self) -> dict[str, str]:
@@ -43,6 +52,18 @@ class ConfigFile:
             else None
         )
 
+    def state(self, device: str, name: str, value: str) -> tuple[str, str]:
+        """Return property and value with `Label` turned into `State`: the two are one thing of a device."""
+        labels = next((each.labels for each in self.model.devices if each.name == device), ())
+        if name != "Label":
+            return name, value
+        return "State", str(labels.index(value)) if value in labels else value
+
+    @property
+    def affines(self) -> dict[str, tuple[float, ...]]:
+        """How the camera lies on the stage by each resolution preset: MMCore's six numbers."""
+        return {name: tuple(preset.affine) for name, preset in self.model.pixel_size_group.presets.items()}
+
     @property
     def pixel_sizes_um(self) -> dict[str, float]:
         """Pixel size of each resolution preset."""
@@ -58,11 +79,14 @@ def read_config(path: Path) -> ConfigFile:
         If it cannot be read, or a line of it is not valid.
     """
     try:
-        # Device labels are plain ASCII in practice; comments of older files are in the code page of their Windows.
-        text = path.read_bytes().decode("utf-8-sig", errors="replace")
+        data = path.read_bytes()
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else error
         raise ProblemsError([Problem(f"the profile's configuration cannot be read: {what}", str(path))]) from error
+    try:
+        text, is_utf8 = data.decode("utf-8-sig"), not data.startswith(codecs.BOM_UTF8)
+    except UnicodeDecodeError:  # Micro-Manager on Windows writes the code page of its Windows
+        text, is_utf8 = data.decode(_CODE_PAGE, errors="replace"), False
     # Python devices stand behind `#py `, so that plain MMCore takes them for comments.
     plain = "\n".join(
         line.strip().removeprefix(_PYTHON_DEVICE).replace("pyDevice,", "Device,", 1) for line in text.splitlines()
@@ -74,5 +98,26 @@ def read_config(path: Path) -> ConfigFile:
             model.load_config(plain)
         except (ValueError, StopIteration) as error:
             raise ProblemsError([Problem(f"is not a valid configuration: {error}", str(path))]) from error
-    messages = tuple(str(doubt.message) for doubt in doubts)
-    return ConfigFile(path, model, has_python_devices=_PYTHON_DEVICE in text, doubts=messages)
+    messages = [str(doubt.message) for doubt in doubts]
+    if not is_utf8 and not data.startswith(codecs.BOM_UTF8):
+        messages.append("is not UTF-8: its names were read as Western Windows writes them (code page 1252)")
+    return ConfigFile(
+        path,
+        model,
+        has_python_devices=_PYTHON_DEVICE in text,
+        doubts=tuple(messages),
+        text=text,
+        is_utf8=is_utf8,
+    )
+
+
+@contextmanager
+def loadable(config: ConfigFile) -> Iterator[Path]:
+    """Yield a file that MMCore can load: the configuration itself, or for a while a copy of it in UTF-8."""
+    if config.is_utf8:
+        yield config.path
+        return
+    with tempfile.TemporaryDirectory(prefix="scotopic-") as folder:
+        copy = Path(folder) / config.path.name
+        copy.write_text(config.text, encoding="utf-8")
+        yield copy

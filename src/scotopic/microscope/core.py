@@ -10,16 +10,14 @@ from pymmcore_plus import CMMCorePlus, DeviceType, Keyword
 from pymmcore_plus.experimental.unicore import CameraDevice, Device, UniMMCore
 
 from scotopic.microscope.adapters import adapter_folder
-from scotopic.microscope.config_file import read_config
+from scotopic.microscope.config_file import loadable, read_config
 from scotopic.microscope.presets import ours
 from scotopic.protocol import LIGHT_LEVEL_GROUP, ImagingProtocol, MicroscopeProfile
 from scotopic.protocol.simulator_setup import SimulatorSetup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from scotopic.protocol import LightSource
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +125,8 @@ def open_microscope(
     if folder is not None:
         core.setDeviceAdapterSearchPaths([str(folder)])
     try:
-        core.loadSystemConfiguration(path)
+        with loadable(config) as file:
+            core.loadSystemConfiguration(file)
         if profile.simulator is not None:
             setup = SimulatorSetup.of(profile, protocol)
             core.setProperty(profile.simulator.hub, "Setup", setup.model_dump_json())
@@ -228,7 +227,7 @@ def lights_on(core: CMMCorePlus, profile: MicroscopeProfile) -> Iterator[str]:
                 yield f"{name} cannot be read: {error}"
             else:
                 is_power = (setting.device, setting.property) == (source.device, source.property)
-                if not _is_same(found, wanted, source.step / 2 if is_power else 1e-6):
+                if not is_same(found, wanted, source.step / 2 if is_power else 1e-6):
                     yield f"{name} is {found} (off: {wanted})"
     if (shutter := profile.gating.shutter) is not None:
         try:
@@ -238,8 +237,8 @@ def lights_on(core: CMMCorePlus, profile: MicroscopeProfile) -> Iterator[str]:
             yield f"the shutter {shutter} cannot be read: {error}"
 
 
-def _is_same(found: str, wanted: str, tolerance: float) -> bool:
-    """Compare two property values, as numbers where both are."""
+def is_same(found: str, wanted: str, tolerance: float) -> bool:
+    """Return whether two property values are the same: within a tolerance where both are numbers, else as texts."""
     try:
         return abs(float(found) - float(wanted)) <= tolerance
     except ValueError:
@@ -252,23 +251,26 @@ def define_light_levels(core: CMMCorePlus, profile: MicroscopeProfile, protocol:
     Of the channel's preset that is left out which is ours to command (`presets.ours`): a preset may open the shutter, or
     make another camera the current one.
     """
-    source = profile.light_source(protocol.channel)
     if core.isGroupDefined(LIGHT_LEVEL_GROUP):
         core.deleteConfigGroup(LIGHT_LEVEL_GROUP)
     core.defineConfigGroup(LIGHT_LEVEL_GROUP)
-    channel = [
-        (device, name, value)
-        for device, name, value in _channel_preset(core, source, protocol.channel)
-        if not ours(profile, source, device, name)
-    ]
-    for level in protocol.light_levels:
-        for device, name, value in channel:
-            core.defineConfig(LIGHT_LEVEL_GROUP, level.name, device, name, value)
-        power = source.setting(level.led_percent).text
-        core.defineConfig(LIGHT_LEVEL_GROUP, level.name, source.device, source.property, power)
+    for level, settings in light_level_settings(core, profile, protocol).items():
+        for (device, name), value in settings.items():
+            core.defineConfig(LIGHT_LEVEL_GROUP, level, device, name, value)
 
 
-def _channel_preset(core: CMMCorePlus, source: LightSource, channel: str) -> Iterable[tuple[str, str, str]]:
-    if source.preset_group is None:
-        return ()
-    return ((s[0], s[1], s[2]) for s in core.getConfigData(source.preset_group, source.preset or channel))
+def light_level_settings(
+    core: CMMCorePlus, profile: MicroscopeProfile, protocol: ImagingProtocol
+) -> dict[str, dict[tuple[str, str], str]]:
+    """Return what each light level sets: (device, property) -> value; filters first, the power last."""
+    source = profile.light_source(protocol.channel)
+    filters = channel_settings(core, profile, protocol.channel)
+    power = source.device, source.property
+    return {level.name: filters | {power: source.setting(level.led_percent).text} for level in protocol.light_levels}
+
+
+def channel_settings(core: CMMCorePlus, profile: MicroscopeProfile, channel: str) -> dict[tuple[str, str], str]:
+    """Return what a channel's presets set, without what is ours to command: (device, property) -> value."""
+    source = profile.light_source(channel)
+    lines = (line for group, preset in source.presets(channel) for line in core.getConfigData(group, preset))
+    return {(line[0], line[1]): line[2] for line in lines if not ours(profile, source, line[0], line[1])}

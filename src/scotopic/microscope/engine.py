@@ -4,15 +4,18 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import psutil
 from pymmcore_plus.mda import MDAEngine, SkipEvent
 from pymmcore_plus.mda._engine import ImagePayload
 
 from scotopic.microscope.core import LightOnError, lights_on, switch_light_off
 from scotopic.microscope.exposure import (
     ExposureFailedError,
+    NotAsAskedError,
     OutOfFocusError,
     autofocus,
     check_position,
@@ -44,6 +47,10 @@ class StoppedError(Exception):
     """The run ends before its plan is done, because someone asked for it."""
 
 
+class MovedError(RuntimeError):
+    """Something has moved stage or Z drive since the site was begun: its images would not show the same place."""
+
+
 class BudgetUsedUpError(StoppedError):
     """The run ends before its plan is done, because more light than the budget would be given."""
 
@@ -66,6 +73,10 @@ class SiteVisit:
     """Frames taken or skipped."""
     failed: bool = False
     """Whether a frame was skipped."""
+    focused_at_um: float | None = None
+    """Where the Z drive stood when the site was reached and focused; nothing where nobody knows where it should be."""
+    moved: str = ""
+    """Set once something has moved the site under the objective: it is taken anew from its first level."""
 
 
 class AcquisitionEngine(MDAEngine):
@@ -86,6 +97,7 @@ class AcquisitionEngine(MDAEngine):
         finished: Collection[SiteKey],
         attempts: dict[SiteKey, int],
         sample_dose_ms: float = 0,
+        begun_at: dict[int, float] | None = None,
         before_site: Callable[[], None] = lambda: None,
         on_silence: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -101,6 +113,8 @@ class AcquisitionEngine(MDAEngine):
             Visits that the ledger knows of already.
         sample_dose_ms : float
             Light that the sample has got so far.
+        begun_at : dict of t to float, optional
+            When an earlier acquisition into this run has begun its time points, in seconds since the epoch.
         before_site : callable
             Called before the stage moves to a site. It may wait, for as long as the run is to pause, or raise.
         on_silence : callable
@@ -115,9 +129,11 @@ class AcquisitionEngine(MDAEngine):
         self._finished = finished
         self._attempts = attempts
         self._sample_dose_ms = sample_dose_ms
+        self._begun_at = dict(begun_at or {})
         self._before_site = before_site
         self._on_silence = on_silence
         self._visit: SiteVisit | None = None
+        self._times_moved: dict[SiteKey, int] = {}
         self._read_back = (0.0, 0.0)
         self._lit_before_ms = 0.0
         self._position = (0.0, 0.0, 0.0)
@@ -140,9 +156,49 @@ class AcquisitionEngine(MDAEngine):
         return summary
 
     def event_iterator(self, events: Iterable[MDAEvent]) -> Iterator[MDAEvent]:
-        """Yield the events of the sites that are not finished."""
-        yield from (event for event in events if self._key(event) not in self._finished)
+        """Yield the events of the sites that are not finished, and those of a site again that is to be taken anew."""
+        for key, group in groupby(events, self._key):
+            if key in self._finished:
+                continue
+            site = tuple(group)
+            anew = True
+            while anew:
+                yield from self._timed(site)
+                anew = self._leave_if_moved()
         self._recorder.wait_for_pixels()
+
+    def _timed(self, site: tuple[MDAEvent, ...]) -> Iterator[MDAEvent]:
+        """Yield the events of a site; the first one of a time point waits until it is due.
+
+        The clock is that of the whole run, whoever was interrupted meanwhile. What is late is taken at once, and the next
+        time point comes a full interval later: no burst.
+        """
+        lapse = self._protocol.time_lapse
+        if lapse is None:
+            yield from site
+            return
+        t = site[0].index.get("t", 0)
+        wait_s = 0.0
+        if t not in self._begun_at:
+            now = time.time()
+            due = [first + (t - earlier) * lapse.interval_s for earlier, first in self._begun_at.items()]
+            self._begun_at[t] = max(due, default=now)
+            wait_s = max(0.0, self._begun_at[t] - now)
+            self._begun_at[t] = now + wait_s
+        for number, event in enumerate(site):
+            start = self.mmcore.mda.event_seconds_elapsed() + wait_s if wait_s and number == 0 else None
+            yield event.model_copy(update={"min_start_time": start, "reset_event_timer": False})
+
+    def _leave_if_moved(self) -> bool:
+        """End a visit that something has moved; return whether the site is to be taken anew."""
+        visit = self._visit
+        if visit is None or not visit.moved:
+            return False
+        self._recorder.leave_visit(self._planned(visit).model_copy(update={"left": True}))
+        self._attempts[visit.key] = visit.attempt
+        self._times_moved[visit.key] = self._times_moved.get(visit.key, 0) + 1
+        self._visit = None
+        return True
 
     def setup_event(self, event: MDAEvent) -> None:
         """Bring the hardware into the state that an event asks for, and read it back.
@@ -161,10 +217,16 @@ class AcquisitionEngine(MDAEngine):
         self._reach(visit)
         if event.action is not None and event.action.type == "hardware_autofocus":
             return
+        if visit.moved:
+            raise SkipEvent(reason=visit.moved)
         if not visit.skip_reason:
             try:
-                self._retried(lambda: self._verify(visit, event))
+                self._verify_or_flag(visit, event)
                 return
+            except MovedError as error:
+                visit.moved = str(error)
+                logger.warning("%s_%s is taken anew: %s", *visit.key[:2], error)
+                raise SkipEvent(reason=str(error)) from error
             except RuntimeError as error:
                 self._skip(visit, event, str(error), still_on=error if isinstance(error, LightOnError) else None)
                 raise SkipEvent(reason=str(error)) from error
@@ -185,6 +247,7 @@ class AcquisitionEngine(MDAEngine):
         self._keep_to_the_budget(self._planned_dose_ms(self._level(event)), "exposure")
         self._lit_before_ms = 0.0
         try:
+            self._recorder.exposing(self._exposing(visit, event))
             if self._setting_is_lighting:
                 self._retried(lambda: self._light(event))
             exposure = expose(self.mmcore, self._profile, self._on_silence)
@@ -294,7 +357,14 @@ class AcquisitionEngine(MDAEngine):
     def _planned(self, visit: SiteVisit) -> VisitRecord:
         well, site, t = visit.key
         doses = {level.name: self._planned_dose_ms(level) for level in self._protocol.light_levels}
-        return VisitRecord(well=well, site=site, t=t, attempt=visit.attempt, frame_dose_ms=doses)
+        return VisitRecord(
+            well=well, site=site, t=t, attempt=visit.attempt, frame_dose_ms=doses, boot=psutil.boot_time()
+        )
+
+    def _exposing(self, visit: SiteVisit, event: MDAEvent) -> VisitRecord:
+        well, site, t = visit.key
+        level, z = self._level(event).name, event.index.get("z", 0)
+        return VisitRecord(well=well, site=site, t=t, attempt=visit.attempt, level=level, z=z)
 
     def visit_left(self) -> VisitRecord | None:
         """Return the line that ends the visit under way, if one is: each of its frames has its line in the ledger."""
@@ -322,6 +392,7 @@ class AcquisitionEngine(MDAEngine):
         try:
             autofocus(self.mmcore, self._profile, focus.retries)
             visit.focus = "ok"
+            visit.focused_at_um = self.mmcore.getZPosition()
         except RuntimeError as error:
             visit.focus = "failed"
             self._apply_focus_policy(visit, f"autofocus failed: {error}")
@@ -335,15 +406,49 @@ class AcquisitionEngine(MDAEngine):
         else:
             visit.flag = what
 
+    def _verify_or_flag(self, visit: SiteVisit, event: MDAEvent) -> None:
+        """Verify; a height that is lost and cannot be had again is a case for the focus policy, as on arrival."""
+        try:
+            self._retried(lambda: self._verify(visit, event))
+        except OutOfFocusError as error:
+            if visit.skip_reason:
+                raise
+            self._apply_focus_policy(visit, str(error))
+            if not visit.flag:
+                raise
+            self._retried(lambda: self._verify(visit, event))
+
     def _verify(self, visit: SiteVisit, event: MDAEvent) -> None:
-        if event.z_pos is not None and event.z_pos != visit.z_um:
+        if self._protocol.z_stack is not None and event.z_pos is not None:
             self.mmcore.setZPosition(event.z_pos)
             self.mmcore.waitForDevice(self._profile.stage.z_device)
-        z_um = None if visit.flag else event.z_pos
-        self._position = check_position(self.mmcore, self._profile, visit.xy_um, z_um)
+        z_um = event.z_pos if event.z_pos is not None else visit.focused_at_um
+        try:
+            self._position = check_position(self.mmcore, self._profile, visit.xy_um, None if visit.flag else z_um)
+        except NotAsAskedError as error:
+            self._position = self._regained(visit, z_um, error)
         self._make_sure_that_it_is_dark()
         if not self._setting_is_lighting:
             self._set_level(event)
+
+    def _regained(self, visit: SiteVisit, z_um: float | None, error: NotAsAskedError) -> tuple[float, float, float]:
+        """Command a position again that was lost since it was reached; return it, if the site had not begun.
+
+        Raises
+        ------
+        MovedError
+            If it had: then it is to be taken anew.
+        NotAsAskedError
+            If it is lost again and again.
+        """
+        logger.warning("%s_%s was reached, but now %s", *visit.key[:2], error)
+        if self._times_moved.get(visit.key, 0) >= self._profile.verification.retries:
+            visit.skip_reason = f"moved by something again and again: {error}"
+            raise error
+        if visit.frames_done:
+            raise MovedError(str(error)) from error
+        go_to(self.mmcore, self._profile, visit.xy_um, z_um)
+        return check_position(self.mmcore, self._profile, visit.xy_um, z_um)
 
     def _set_level(self, event: MDAEvent) -> None:
         """Set the level of an event; if that fails, all is off again."""
@@ -380,7 +485,7 @@ class AcquisitionEngine(MDAEngine):
             try:
                 action()
                 return
-            except LightOnError:
+            except (LightOnError, MovedError):
                 raise
             except RuntimeError:
                 if attempt == verification.retries:

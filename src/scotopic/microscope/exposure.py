@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scotopic.microscope.core import switch_light_off
+from scotopic.microscope.core import is_same, switch_light_off
 from scotopic.microscope.watchdog import Watchdog
 from scotopic.protocol import LIGHT_LEVEL_GROUP
 
@@ -129,9 +129,22 @@ def set_level(
             f"{level.name}: {source.device}.{source.property} is {power:g} (asked: {wanted:g}), "
             f"exposure {exposure_ms:g} ms (asked: {level.exposure_ms:g}): this level was not lit"
         )
+    for device, name, value in core.getConfigData(LIGHT_LEVEL_GROUP, level.name):
+        if (device, name) == (source.device, source.property):
+            continue
+        if not is_same(found := core.getProperty(device, name), value, _filter_tolerance(value)):
+            raise NotAsAskedError(f"{level.name}: {device}.{name} is {found} (asked: {value}): this level was not lit")
     if source.settle_ms:
         time.sleep(source.settle_ms / 1000)
     return power / source.max * 100, exposure_ms
+
+
+def _filter_tolerance(value: str) -> float:
+    """Return how far a property may be from what was asked for: positions not at all, measures by a hundredth."""
+    try:
+        return 0.0 if float(value).is_integer() else abs(float(value)) / 100
+    except ValueError:
+        return 0.0
 
 
 def expose(
@@ -145,29 +158,32 @@ def expose(
     Parameters
     ----------
     on_silence : callable
-        Told, from another thread, when the camera does not answer, and whether the light could be switched off.
+        Told, from another thread, when the camera does not answer; and again when the light is off, or cannot be.
 
     Raises
     ------
     NotAsAskedError
         If the shutter does not open: no light was given.
     ExposureFailedError
-        If the camera gives no image, or not in time, or the shutter does not close.
+        If the camera gives no image, or not in time, or one of another shape, or the shutter does not close.
     """
     shutter, gating = profile.gating.shutter, profile.gating
     planned_ms = core.getExposure() + gating.overhead_ms
     limit_s = (core.getExposure() + profile.camera.readout_ms) / 1000 + profile.verification.camera_timeout_s
     dark_at: list[float] = []
+    answered_at: list[float] = []
 
     def give_up() -> None:
         what = f"the camera {profile.camera.device} has not answered for {limit_s:.3g} s"
+        logger.error("%s; the light is being switched off", what)
+        on_silence(f"{what}; the light is being switched off")  # first: that may take as long as the camera does
         try:
             switch_light_off(core, profile)
         except RuntimeError as error:
             what += f"; {error}"
         else:
             dark_at.append(time.perf_counter())
-            what += ": the light was switched off"
+            what += "; the light is off" + (", now that it has answered" if answered_at else "")
         logger.error(what)
         on_silence(what)
 
@@ -178,14 +194,20 @@ def expose(
                 _open(core, shutter)
                 core.snapImage()
             finally:
+                answered_at.append(time.perf_counter())
                 _close(core, profile)
                 dark_at.append(time.perf_counter())
         if shutter is not None and core.getShutterOpen(shutter):
             raise RuntimeError(f"the shutter {shutter} did not close")
         if watchdog.has_bitten:
-            dark = "was switched off" if len(dark_at) > 1 else "could not be switched off"
-            raise RuntimeError(f"the camera gave no answer for {limit_s:.3g} s; the light {dark} meanwhile")
+            in_time = min(dark_at) < answered_at[0]
+            dark = "was switched off meanwhile" if in_time else "could not be switched off until it answered"
+            raise RuntimeError(f"the camera gave no answer for {limit_s:.3g} s; the light {dark}")
         image = core.getImage().copy()
+        if image.shape != (profile.camera.height_px, profile.camera.width_px):
+            raise RuntimeError(
+                f"the camera gave an image of shape {image.shape}, not {profile.camera.height_px} x {profile.camera.width_px}"
+            )
     except NotAsAskedError:
         raise
     except Exception as error:  # whatever it is: the sample was lit

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import signal
+import socket
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -24,6 +26,13 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK", "SIGQUIT", "SIGUSR1", "SI
 """All that ends or stops a process and can be caught; a stopped one would leave lit what is lit."""
 _CONSOLE_ENDS = {2: "CTRL_CLOSE_EVENT", 5: "CTRL_LOGOFF_EVENT", 6: "CTRL_SHUTDOWN_EVENT"}
 """Events of the Windows console (wincon.h) after which Windows ends the process; Python turns none into a signal."""
+_HURRIED = 3
+"""So many signals mean that the process is to end, whatever hangs."""
+_GRACE_S = 2.0
+"""Time that a run which heeds them has to end by itself."""
+_SWITCH_OFF_S = 3.0
+"""Time that light has to go off where a device hangs."""
+_EXIT_INTERRUPTED = 130
 _WINDOWS_WAITS_S = 4.5
 """Windows gives a process 5 s after such an event."""
 
@@ -35,12 +44,36 @@ class LightGuard:
     would end the process (Ctrl-C, a polite kill, a closed terminal or console) are handed to `on_signal` instead,
     which notes that the work is to end, and nothing else: a handler that touched a device or took a lock could wait
     for what the very code it interrupted is holding.
+
+    Python runs handlers only between two of its own steps, and a device that hangs lets it do none. Where three signals
+    have come and the work does not end, another thread switches the light off, as far as it can be reached, says what
+    it read back, and ends the process.
     """
 
-    def __init__(self, core: CMMCorePlus, profile: MicroscopeProfile, on_signal: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        core: CMMCorePlus | None,
+        profile: MicroscopeProfile,
+        on_signal: Callable[[str], None],
+        last_words: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Prepare.
+
+        Parameters
+        ----------
+        core : CMMCorePlus, optional
+            Hardware that is open already; else it is handed over when it is (`take`).
+        on_signal : callable
+            Told the name of each signal.
+        last_words : callable
+            Told, from another thread, how the process ends when it has to end at once.
+        """
         self._core = core
         self._profile = profile
         self._on_signal = on_signal
+        self._last_words = last_words
+        self._ended = threading.Event()
+        self._mouth: socket.socket | None = None
         self._before: dict[int, object] = {}
         self._dark_again = threading.Event()
         self._console_handler: object = None
@@ -53,12 +86,26 @@ class LightGuard:
         RuntimeError
             If some light could not be switched off; everything else is off nevertheless.
         """
-        switch_light_off(self._core, self._profile)
+        if self._core is not None:
+            switch_light_off(self._core, self._profile)
+
+    def take(self, core: CMMCorePlus) -> None:
+        """Be responsible for hardware from now on; the light goes off."""
+        self._core = core
+        self.off()
+
+    def give_back(self) -> None:
+        """Make it dark, and be responsible no longer: the hardware is about to be unloaded."""
+        try:
+            self.off()
+        finally:
+            self._core = None
 
     def __enter__(self) -> Self:
         self.off()
         atexit.register(self._last_resort)
         self._dark_again.clear()
+        self._ended.clear()
         self._watch_the_console(add=True)
         if threading.current_thread() is threading.main_thread():
             for name in _SIGNALS:
@@ -66,7 +113,54 @@ class LightGuard:
                 # What is ignored already stays so: `nohup` means that a closed terminal is not to end the run.
                 if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._signalled)
+            self._listen()
+        else:
+            logger.warning("signals are left to whoever called: Python takes them in its main thread alone")
         return self
+
+    def _listen(self) -> None:
+        """Hear of each signal in a thread as well, at once, also while a device holds the main thread."""
+        ear, mouth = socket.socketpair()
+        mouth.setblocking(False)
+        before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+        if before != -1:  # somebody else listens already: an event loop, a notebook
+            signal.set_wakeup_fd(before)
+            mouth.close()
+            ear.close()
+            return
+        self._mouth = mouth
+        threading.Thread(target=self._hear, args=(ear,), name="signals", daemon=True).start()
+
+    def _hear(self, ear: socket.socket) -> None:
+        heard = 0
+        with ear:
+            while numbers := ear.recv(16):
+                heard += sum(number in self._before for number in numbers)
+                if heard >= _HURRIED and not self._ended.wait(_GRACE_S):
+                    self._end_at_once()
+
+    def _end_at_once(self) -> None:
+        """Make it dark if it can be done, say how it is, and end the process."""
+        outcome: list[str] = []
+
+        def off() -> None:
+            try:
+                self.off()
+            except RuntimeError as error:
+                outcome.append(str(error))
+            else:
+                outcome.append("the light is off")
+
+        thread = threading.Thread(target=off, daemon=True)
+        thread.start()
+        thread.join(_SWITCH_OFF_S)
+        light = outcome[0] if outcome else "the light could not be reached: LOOK WHETHER IT IS ON"
+        message = f"ended by {_HURRIED} signals while a device did not answer; {light}"
+        try:
+            self._last_words(message)
+            print(f"error: {message}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(_EXIT_INTERRUPTED)
 
     def _signalled(self, number: int, _: FrameType | None) -> None:
         self._on_signal(signal.Signals(number).name)
@@ -81,11 +175,19 @@ class LightGuard:
         try:
             self.off()  # first of all: another Ctrl-C must not get between
         finally:
+            self._ended.set()
+            self._stop_listening()
             for number, handler in self._before.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
             atexit.unregister(self._last_resort)
             self._watch_the_console(add=False)
             self._dark_again.set()
+
+    def _stop_listening(self) -> None:
+        if self._mouth is not None:
+            signal.set_wakeup_fd(-1)
+            self._mouth.close()  # which ends the thread
+            self._mouth = None
 
     def _watch_the_console(self, *, add: bool) -> None:
         """On Windows, be told when the console closes, or the user logs off: the process ends when that returns."""

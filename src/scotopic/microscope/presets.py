@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scotopic.microscope.config_file import ConfigFile
     from scotopic.protocol import LightSource, MicroscopeProfile
 
 CORE = "Core"
@@ -32,7 +33,9 @@ def ours(profile: MicroscopeProfile, source: LightSource, device: str, name: str
     return ""
 
 
-def contradiction(profile: MicroscopeProfile, source: LightSource, device: str, name: str, value: str) -> str:
+def contradiction(
+    profile: MicroscopeProfile, source: LightSource, config: ConfigFile, device: str, name: str, value: str
+) -> str:
     """Return what of the profile a preset's line contradicts, so that one of the two must be wrong; else nothing."""
     stage = profile.stage
     chosen = {
@@ -47,7 +50,11 @@ def contradiction(profile: MicroscopeProfile, source: LightSource, device: str, 
         return f"{key} is {wanted!r}" if value != wanted else ""
     if device == profile.camera.device:
         return "it may change the camera's frame or its counts, which camera: describes"
-    dark = {(s.device, s.property): s.as_text() for s in source.switch_off}
-    if dark.get((device, name)) == value and (device, name) != (source.device, source.property):
+    dark = [
+        (s.device, *config.state(s.device, s.property, s.as_text()))
+        for s in source.switch_off
+        if (s.device, s.property) != (source.device, source.property)
+    ]
+    if (device, *config.state(device, name, value)) in dark:
         return "that is what switch_off sets: the light would never be on"
     return ""

@@ -63,6 +63,8 @@ class LightSource(FrozenModel):
     """Config group of the channel's preset (filters, mirrors) in the `.cfg`; null where there is nothing to set."""
     preset: str | None = None
     """Name of the channel's preset; without it the channel's own name."""
+    more_presets: dict[str, str] = Field(default={})
+    """Further presets that the channel needs (light path, dichroic): config group -> preset. They are set first."""
     device: str
     """Label of the device that sets the power."""
     property: str
@@ -97,6 +99,11 @@ class LightSource(FrozenModel):
             if self.dose_curve[-1].relative_power != 1:
                 raise ValueError("dose_curve: relative_power at 100 is 1, the light that all others are relative to")
         return self
+
+    def presets(self, channel: str) -> tuple[tuple[str, str], ...]:
+        """Return (config group, preset) of all that a channel needs to be set, in this order."""
+        own = () if self.preset_group is None else ((self.preset_group, self.preset or channel),)
+        return (*self.more_presets.items(), *own)
 
     def setting(self, led_percent: float) -> LedSetting:
         """Return the property value nearest to a LED power that this source can give."""

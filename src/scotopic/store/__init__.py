@@ -1,19 +1,22 @@
 """Everything on disk: the run folder, the OME-Zarr plate, the ledger of frames, and their verification."""
 
-from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, VisitRecord, checksum, finished_sites, unnoted_dose_ms
+from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, VisitRecord, checksum, finished_sites, settled
 from scotopic.store.light import LightCheck, light_verdicts
+from scotopic.store.locks import LockedError, OwnedLock
 from scotopic.store.masks import NucleusTables, ReferenceRecord, site_name
 from scotopic.store.plate import PlateLayout, PlateStore
 from scotopic.store.recorder import Recorder, SiteRecord
 from scotopic.store.run_folder import RunFolder, differing_keys
-from scotopic.store.verify import verify
+from scotopic.store.verify import verify, wrong_light
 
 __all__ = [
     "FrameRecord",
     "JsonLines",
     "Ledger",
     "LightCheck",
+    "LockedError",
     "NucleusTables",
+    "OwnedLock",
     "PlateLayout",
     "PlateStore",
     "Recorder",
@@ -25,7 +28,8 @@ __all__ = [
     "differing_keys",
     "finished_sites",
     "light_verdicts",
+    "settled",
     "site_name",
-    "unnoted_dose_ms",
     "verify",
+    "wrong_light",
 ]

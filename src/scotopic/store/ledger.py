@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -9,6 +9,7 @@ import xxhash
 from pydantic import Field
 
 from scotopic.photons import FrozenModel
+from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.files import sync as sync_with_disk
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class FrameRecord(FrozenModel):
     """Which visit of the site this was; only the last one counts."""
     time: str
     """When the exposure ended (or was skipped), ISO 8601 in UTC."""
-    state: Literal["written", "skipped"]
-    """Whether the pixels are in the plate."""
+    state: Literal["written", "skipped", "given_up"]
+    """Whether the pixels are in the plate. `given_up` is of a whole visit: it no longer counts, the site is taken anew."""
     reason: str = ""
     """Why it was skipped; or what was odd about a frame that was written (flagged)."""
     exposure_ms: float
@@ -79,7 +80,10 @@ class FrameRecord(FrozenModel):
 
 
 class VisitRecord(FrozenModel):
-    """One line of `visits.jsonl`: a site that is about to be lit, on the disk before any light; or one that was left."""
+    """One line of `visits.jsonl`: a visit of a site that begins, a frame of it that begins, or that the visit was left.
+
+    The first is on the disk before any light.
+    """
 
     well: str
     """Well."""
@@ -91,8 +95,16 @@ class VisitRecord(FrozenModel):
     """Which visit of the site this is."""
     frame_dose_ms: dict[str, float] = Field(default_factory=dict)
     """Light level -> light that the sample is to get by one frame of it, milliseconds at full power."""
+    boot: float = 0
+    """When the computer was started, in seconds since the epoch."""
+    level: str = ""
+    """Light level of a frame that is about to be lit; empty where the line is about the whole visit."""
+    z: int = 0
+    """Plane of that frame."""
     left: bool = False
-    """The visit ended with a line in the ledger for each frame that was begun."""
+    """The visit is over: each frame that was begun has a line in the ledger, or is in `unnoted_ms`."""
+    unnoted_ms: float = 0
+    """Light that a visit which was killed has given without a line in the ledger, milliseconds at full power."""
 
     @property
     def key(self) -> tuple[str, int, int, int]:
@@ -102,12 +114,16 @@ class VisitRecord(FrozenModel):
 
 MOST_UNNOTED = 9
 """Frames that may have been lit without a line in the ledger when a run is killed: those under way, and the next one."""
+_SAME_BOOT_S = 30.0
 
 
-def unnoted_dose_ms(records: Iterable[FrameRecord], visits: Iterable[VisitRecord], planes: int) -> float:
-    """Return the light that killed visits may have given without a line in the ledger, milliseconds at full power.
+def settled(
+    records: Iterable[FrameRecord], visits: Iterable[VisitRecord], planes: int, boot: float
+) -> list[VisitRecord]:
+    """Return the lines that end all visits which a kill has cut short, each with the light that it left unnoted.
 
-    An upper limit: of the frames of a visit that have no line, as many as can have been under way, the brightest first.
+    After a kill the frames that were begun are known. After a power cut they may not be: then as many are reckoned as
+    can have been under way, the brightest first.
 
     Parameters
     ----------
@@ -115,19 +131,33 @@ def unnoted_dose_ms(records: Iterable[FrameRecord], visits: Iterable[VisitRecord
         The run's ledger and its visits.
     planes : int
         Planes of a stack: frames of each level at a site.
+    boot : float
+        When the computer was started, in seconds since the epoch.
     """
     begun: dict[tuple[str, int, int, int], VisitRecord] = {}
+    exposed: dict[tuple[str, int, int, int], set[tuple[str, int]]] = defaultdict(set)
     for visit in visits:
-        if visit.left:
+        if visit.level:
+            exposed[visit.key].add((visit.level, visit.z))
+        elif visit.left:
             begun.pop(visit.key, None)
         else:
             begun[visit.key] = visit
-    noted = Counter((*record.site_key, record.attempt, record.level) for record in records)
-    total = 0.0
+    noted: dict[tuple[str, int, int, int], set[tuple[str, int]]] = defaultdict(set)
+    for record in records:
+        noted[*record.site_key, record.attempt].add((record.level, record.z))
+    ends = []
     for key, visit in begun.items():
-        open_ms = [dose for level, dose in visit.frame_dose_ms.items() for _ in range(planes - noted[*key, level])]
-        total += sum(sorted(open_ms, reverse=True)[:MOST_UNNOTED])
-    return total
+        frames = {(level, z) for level in visit.frame_dose_ms for z in range(planes)}
+        if frames <= noted[key]:
+            continue
+        if visit.boot and abs(visit.boot - boot) < _SAME_BOOT_S:
+            unnoted = [visit.frame_dose_ms[level] for level, _ in exposed[key] - noted[key]]
+        else:
+            unnoted = [visit.frame_dose_ms[level] for level, _ in frames - noted[key]]
+        lost_ms = sum(sorted(unnoted, reverse=True)[:MOST_UNNOTED])
+        ends.append(visit.model_copy(update={"frame_dose_ms": {}, "boot": 0.0, "left": True, "unnoted_ms": lost_ms}))
+    return ends
 
 
 def checksum(image: NDArray[Any]) -> str:
@@ -141,8 +171,8 @@ R = TypeVar("R", bound=FrozenModel)
 class JsonLines(Generic[R]):
     """An append-only file of records, one a line.
 
-    A line that a crash has torn is ignored when reading, and cut off before anything is appended. So is what follows
-    a zero byte: after a power cut a file may have its new length already, but zeros for what was not synced.
+    A line that a crash has torn is ignored when reading, and cut off before anything is appended. So are zeros at the
+    end: after a power cut a file may have its new length already, but zeros for what was not synced.
     """
 
     def __init__(self, path: Path, record: type[R]) -> None:
@@ -154,8 +184,8 @@ class JsonLines(Generic[R]):
 
         Raises
         ------
-        ValueError
-            If a line other than the last is damaged: someone else has written to the file.
+        ProblemsError
+            If a line other than the last is damaged: someone else has written to the file, or the disk is bad.
         """
         if not self._path.exists():
             return []
@@ -164,7 +194,8 @@ class JsonLines(Generic[R]):
             try:
                 records.append(self._record.model_validate_json(line))
             except ValueError as error:
-                raise ValueError(f"{self._path}:{number}: damaged line: {line[:80]!r}") from error
+                told = f"damaged line: {line[:80]!r}; nothing was changed"
+                raise ProblemsError([Problem(told, str(self._path), line=number)]) from error
         return records
 
     def append(self, records: Sequence[R], *, sync: bool = True) -> None:
@@ -194,8 +225,7 @@ class JsonLines(Generic[R]):
 
 
 def _whole_lines(data: bytes) -> bytes:
-    written = data.partition(b"\0")[0]
-    return written[: written.rfind(b"\n") + 1]
+    return data[: data.rstrip(b"\0").rfind(b"\n") + 1]  # zeros in the middle are no tail: that is a damaged line
 
 
 class Ledger(JsonLines[FrameRecord]):
@@ -208,9 +238,16 @@ class Ledger(JsonLines[FrameRecord]):
 def finished_sites(records: Iterable[FrameRecord], frames_per_site: int) -> dict[tuple[str, int, int], int]:
     """Return the sites (well, site, t) that need no further visit, with the attempt that counts.
 
-    A site is finished when one and the same attempt accounts for each of its frames, written or skipped.
+    A site is finished when one and the same attempt accounts for each of its frames, written or skipped, and was not
+    given up since.
     """
+    records = list(records)
+    given_up = {(record.site_key, record.attempt) for record in records if record.state == "given_up"}
     seen: dict[tuple[tuple[str, int, int], int], set[tuple[str, int]]] = {}
     for record in records:
         seen.setdefault((record.site_key, record.attempt), set()).add((record.level, record.z))
-    return {key: attempt for (key, attempt), frames in seen.items() if len(frames) == frames_per_site}
+    return {
+        key: attempt
+        for (key, attempt), frames in seen.items()
+        if len(frames) == frames_per_site and (key, attempt) not in given_up
+    }

@@ -34,8 +34,8 @@ class LightCheck(FrozenModel):
     """Visit."""
     level: str
     """Light level."""
-    expected: float
-    """Light relative to the reference's by exposure and LED power, as read back."""
+    expected: float | None
+    """Light relative to the reference's by exposure and LED power, as read back; nothing without a reference image."""
     ratio: float | None
     """Light relative to the reference's in the images; nothing where there is nothing to see."""
     error: float | None
@@ -58,16 +58,29 @@ def check_light(
     images : mapping of light level to NDArray, shape (Y, X), uint16
         Counts, of the first plane.
     reference : str
-        Name of the reference level. Without its image nothing can be said.
+        Name of the reference level. Without its image all others are undetermined.
     noise : CameraNoise
         The camera.
     """
     by_level = {r.level: r for r in records if r.level in images}
-    if reference not in by_level:
-        return []
     checks = []
     for level, record in by_level.items():
         if level == reference:
+            continue
+        if reference not in by_level:
+            checks.append(
+                LightCheck(
+                    well=record.well,
+                    site=record.site,
+                    t=record.t,
+                    attempt=record.attempt,
+                    level=level,
+                    expected=None,
+                    ratio=None,
+                    error=None,
+                    verdict="undetermined",
+                )
+            )
             continue
         expected = record.signal_dose_ms / by_level[reference].signal_dose_ms
         found = dose_ratio(images[level], images[reference], noise)
@@ -109,7 +122,7 @@ def light_verdicts(
     verdicts: dict[FrameKey, Verdict] = {}
     for check in current:
         verdict = check.verdict
-        if verdict == "undetermined":
+        if verdict == "undetermined" and check.expected is not None:
             together = wells[check.well, check.t, check.level]
             ratios = (DoseRatio(c.ratio, c.error) for c in together if c.ratio is not None and c.error is not None)
             verdict = pooled(ratios).verdict(check.expected)

@@ -16,6 +16,7 @@ from yaozarrs.write.v05 import prepare_image
 from zarr.codecs import BloscCodec
 
 from scotopic.photons import block_sums
+from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.files import replace_text, sync
 
 if TYPE_CHECKING:
@@ -327,7 +328,7 @@ class PlateStore:
         path = self.path / "zarr.json"
         if not path.exists():
             return set()
-        wells = json.loads(path.read_text(encoding="utf-8"))["attributes"]["ome"]["plate"]["wells"]
+        wells = _ome(path, "plate")["wells"]
         places = {(well["rowIndex"], well["columnIndex"]) for well in wells}
         return {well for well, place in self.layout.wells.items() if place in places}
 
@@ -336,13 +337,18 @@ class PlateStore:
         """Wells that a reader of the plate finds."""
         return set(self._listed_wells)
 
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        """Fields that a reader of each well finds."""
+        return {well: list(fields) for well, fields in self._fields.items()}
+
     def _fields_on_disk(self) -> dict[str, list[str]]:
         """Return the fields that the wells' metadata name."""
         found = {}
         for well, (row, column) in self.layout.wells.items():
             path = self.path / self.layout.rows[row] / self.layout.columns[column] / "zarr.json"
             if path.exists():
-                images = json.loads(path.read_text(encoding="utf-8"))["attributes"]["ome"]["well"]["images"]
+                images = _ome(path, "well")["images"]
                 found[well] = [image["path"] for image in images]
         return found
 
@@ -452,6 +458,21 @@ class PlateStore:
                 )
             )
         return v05.Multiscale(name=name, axes=[units[a] for a in axes], datasets=datasets)
+
+
+def _ome(path: Path, part: str) -> dict[str, Any]:
+    """Return a part of a group's OME metadata.
+
+    Raises
+    ------
+    ProblemsError
+        If the file is damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["attributes"]["ome"][part])
+    except (ValueError, KeyError, TypeError) as error:
+        told = "is damaged: put back a copy of it; the images are not touched"
+        raise ProblemsError([Problem(told, str(path))]) from error
 
 
 def _opened(folder: Path, pyramid: tuple[int, ...], config: dict[str, Any]) -> list[zarr.Array[Any]]:

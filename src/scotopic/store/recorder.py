@@ -87,6 +87,20 @@ class Recorder:
         self._run.visits.append([visit])
         return self._plate.open_field(visit.well, visit.site, xy_um)
 
+    def exposing(self, exposure: VisitRecord) -> None:
+        """Note that a frame is about to be lit: known after a kill, though not after a power cut (nothing waits for the disk)."""
+        self._run.visits.append([exposure], sync=False)
+
+    def leave_visit(self, visit: VisitRecord) -> None:
+        """Note that a visit was left before its site was done; the site is going to be visited anew."""
+        self._unfinished.append(self._then.submit(self._do, self._leave, visit))
+        self._unfinished[-1].result()
+
+    def _leave(self, visit: VisitRecord) -> None:
+        self._run.visits.append([visit])
+        self._site = SiteRecord()
+        self._first_planes = {}
+
     def frame(self, record: FrameRecord, image: NDArray[np.uint16], *, last: bool) -> None:
         """Record a frame, in the background.
 

@@ -6,21 +6,25 @@ import shutil
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from filelock import FileLock, Timeout
+import psutil
+from pydantic import BaseModel, ValidationError
 
-from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
+from scotopic.protocol import ImageSpecimenSettings, ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
 from scotopic.store.files import replace_text, sync
-from scotopic.store.ledger import JsonLines, Ledger, VisitRecord, finished_sites, unnoted_dose_ms
+from scotopic.store.ledger import JsonLines, Ledger, VisitRecord, finished_sites, settled
 from scotopic.store.light import LightCheck
+from scotopic.store.locks import LockedError, OwnedLock
 from scotopic.store.masks import NucleusTables, ReferenceRecord
 from scotopic.store.plate import PlateLayout, PlateStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+M = TypeVar("M", bound=BaseModel)
+_JOB_FORMAT = 1
 Request = Literal["pause", "resume", "finish", "cancel"]
 REQUESTS: tuple[Request, ...] = get_args(Request)
 """What can be asked of a running acquisition."""
@@ -44,7 +48,7 @@ class RunFolder:
         self.nuclei = NucleusTables(path / "nuclei")
         self._job_path = path / "job.json"
         self._request_path = path / "request.txt"
-        self._lock = FileLock(path / "run.lock", blocking=False)
+        self._lock = OwnedLock(path / "run.lock")
 
     @property
     def exists(self) -> bool:
@@ -57,24 +61,21 @@ class RunFolder:
         Raises
         ------
         ProblemsError
-            If another process is acquiring into it, or the folder cannot be written.
+            If another process is acquiring into it (saying which), or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
             sync([self.path.parent])
-        except Timeout as error:
-            raise ProblemsError([Problem("another process is acquiring into this run", str(self.path))]) from error
+        except LockedError as error:
+            told = f"another process is acquiring into this run: {error}"
+            raise ProblemsError([Problem(told, str(self.path))]) from error
         except OSError as error:
             raise ProblemsError([Problem(f"cannot be written: {error.strerror}", str(self.path))]) from error
 
     def is_locked(self) -> bool:
-        """Return whether a process is acquiring into it."""
-        try:
-            with FileLock(self.path / "run.lock", blocking=False):
-                return False
-        except Timeout:
-            return True
+        """Return whether a process is acquiring into it. Looking does not lock it."""
+        return bool(self._lock.owner())
 
     def unlock(self) -> None:
         """Give the run back. May be called twice."""
@@ -106,11 +107,11 @@ class RunFolder:
 
     @contextmanager
     def _only_one(self, name: str, told: str) -> Iterator[None]:
-        lock = FileLock(self.path / name, timeout=_HAND_OVER_S)
+        lock = OwnedLock(self.path / name, timeout_s=_HAND_OVER_S)
         try:
             lock.acquire()
-        except Timeout as error:
-            raise ProblemsError([Problem(told, str(self.path))]) from error
+        except LockedError as error:
+            raise ProblemsError([Problem(f"{told}: {error}", str(self.path))]) from error
         try:
             yield
         finally:
@@ -124,9 +125,15 @@ class RunFolder:
 
     def sample_dose_ms(self) -> float:
         """Return the light that the sample has got, milliseconds at full power; what a kill left unnoted counts as given."""
-        records = self.ledger.read()
-        noted = sum(record.sample_dose_ms for record in records)
-        return noted + unnoted_dose_ms(records, self.visits.read(), self.read_protocol().planes)
+        records, visits = self.ledger.read(), self.visits.read()
+        visits += settled(records, visits, self.read_protocol().planes, psutil.boot_time())
+        return sum(record.sample_dose_ms for record in records) + sum(visit.unnoted_ms for visit in visits)
+
+    def settle_visits(self) -> None:
+        """End the visits that a kill has cut short, and note the light that is in no line of the ledger."""
+        self.visits.cut_torn_line()
+        if ends := settled(self.ledger.read(), self.visits.read(), self.read_protocol().planes, psutil.boot_time()):
+            self.visits.append(ends)
 
     def begin(
         self, protocol: ImagingProtocol, profile: MicroscopeProfile, protocol_path: Path, profile_path: Path
@@ -138,8 +145,30 @@ class RunFolder:
             if not ((self.path / name).exists() and source.samefile(self.path / name)):
                 shutil.copyfile(source, self.path / name)
         sync(self.path / name for name in copies)
-        job = {"protocol": protocol.model_dump(mode="json"), "profile": profile.model_dump(mode="json")}
+        job = {
+            "format": _JOB_FORMAT,
+            "protocol": protocol.model_dump(mode="json"),
+            "profile": profile.model_dump(mode="json"),
+            "specimen_files": specimen_files(profile),
+            "edits": [],
+        }
         replace_text(self._job_path, json.dumps(job, indent=1))
+
+    def note_edits(
+        self, protocol: ImagingProtocol, profile: MicroscopeProfile, edits: list[tuple[str, Any, Any]]
+    ) -> None:
+        """Note what was changed in protocol and profile since the run was begun, and go by it from now on."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        job = self._read_job()
+        job["edits"] = job.get("edits", []) + [
+            {"time": now, "key": key, "was": was, "is": value} for key, was, value in edits
+        ]
+        job |= {"protocol": protocol.model_dump(mode="json"), "profile": profile.model_dump(mode="json")}
+        replace_text(self._job_path, json.dumps(job, indent=1))
+
+    def has_specimen_of(self, profile: MicroscopeProfile) -> bool:
+        """Return whether a profile's folder of images has the files, by name and size, that the run was begun with."""
+        return bool(self._read_job().get("specimen_files") == specimen_files(profile))
 
     def remains(self) -> list[str]:
         """Return the names of a run's files that are here."""
@@ -149,25 +178,50 @@ class RunFolder:
     def differing_config_line(self, config_path: Path) -> int | None:
         """Return the first line in which a Micro-Manager configuration differs from the run's copy; nothing if none does.
 
-        White space at the ends of lines, and how lines end, make no difference.
+        White space at the ends of lines, how lines end, and where the file lies, make no difference.
         """
-        copy = self.path / config_path.name
+        copy = self.path / PurePath(self.read_profile().config).name
         if not copy.exists():
             return 1
         old, new = ([line.rstrip() for line in path.read_bytes().splitlines()] for path in (copy, config_path))
         return next((n for n, (a, b) in enumerate(zip_longest(old, new, fillvalue=b""), start=1) if a != b), None)
 
     def _read_job(self) -> dict[str, Any]:
-        job: dict[str, Any] = json.loads(self._job_path.read_text(encoding="utf-8"))
-        return job
+        """Return job.json.
+
+        Raises
+        ------
+        ProblemsError
+            If it is damaged, or of a version of scotopic that this one does not know.
+        """
+        try:
+            job = json.loads(self._job_path.read_text(encoding="utf-8"))
+            missing = {"protocol", "profile"} - set(job)
+        except (ValueError, TypeError) as error:
+            raise ProblemsError([Problem(f"is damaged: {error}", str(self._job_path), key="job.json")]) from error
+        if (found := job.get("format", _JOB_FORMAT)) != _JOB_FORMAT:
+            told = f"= {found!r}: written by another version of scotopic; this one knows {_JOB_FORMAT}"
+            raise ProblemsError([Problem(told, str(self._job_path), key="format")])
+        if missing:
+            raise ProblemsError([Problem(f"has no {' and no '.join(sorted(missing))}", str(self._job_path))])
+        return dict(job)
+
+    def _job_part(self, model: type[M], key: str) -> M:
+        try:
+            return model.model_validate(self._read_job()[key])
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join([key, *map(str, first["loc"])])
+            told = f"{first['msg']}: written by another version of scotopic, or damaged"
+            raise ProblemsError([Problem(told, str(self._job_path), key=place)]) from error
 
     def read_protocol(self) -> ImagingProtocol:
         """Return the protocol of the run."""
-        return ImagingProtocol.model_validate(self._read_job()["protocol"])
+        return self._job_part(ImagingProtocol, "protocol")
 
     def read_profile(self) -> MicroscopeProfile:
         """Return the microscope profile of the run."""
-        return MicroscopeProfile.model_validate(self._read_job()["profile"])
+        return self._job_part(MicroscopeProfile, "profile")
 
     def plate(self, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateStore:
         """Return the plate of images."""
@@ -196,9 +250,12 @@ class RunFolder:
         replace_text(folder / f"{part}.json", json.dumps(values, indent=1, default=str))
 
     def read_status(self, part: str) -> dict[str, Any]:
-        """Return what a part says of itself, or nothing if it has not been started."""
+        """Return what a part says of itself, or nothing if it has not been started, or its file is damaged."""
         path = self.path / "status" / f"{part}.json"
-        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError:
+            return {}
         return status
 
     def ask(self, request: Request) -> None:
@@ -221,6 +278,15 @@ class RunFolder:
     def free_bytes(self) -> int:
         """Return the free space of the disk that the run is on."""
         return shutil.disk_usage(self.path).free
+
+
+def specimen_files(profile: MicroscopeProfile) -> dict[str, int]:
+    """Return name and size of each file of the specimen of a simulated microscope that shows a folder of images."""
+    settings = profile.simulator.specimen if profile.simulator else None
+    folder = Path(settings.folder) if isinstance(settings, ImageSpecimenSettings) else None
+    if folder is None or not folder.is_dir():
+        return {}
+    return {path.name: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def differing_keys(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 
 import yaozarrs
 
-from scotopic.protocol import Problem
+from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.ledger import checksum, finished_sites
+from scotopic.store.light import light_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from scotopic.protocol import ImagingProtocol
     from scotopic.store.ledger import FrameRecord
+    from scotopic.store.light import FrameKey
     from scotopic.store.run_folder import RunFolder
 
 
@@ -35,9 +37,9 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
     protocol, profile = run.read_protocol(), run.read_profile()
     try:
         records = run.ledger.read()
-    except ValueError as error:
-        return [Problem(str(error))]
-    problems = []
+    except ProblemsError as error:
+        return list(error.problems)
+    problems: list[Problem] = []
     current = _current_frames(records, protocol.frames_per_site)
     planned = {
         (site.well, site.index, t, level.name, z)
@@ -55,15 +57,18 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
         )
     if strange := current.keys() - planned:
         problems.append(Problem(f"{len(strange)} frames in the ledger were never planned, for example {min(strange)}"))
-    plate = run.plate(protocol, profile)
+    try:
+        plate = run.plate(protocol, profile)
+    except ProblemsError as error:
+        return [*problems, *error.problems]
     written = [record for record in current.values() if record.state == "written"]
     for number, record in enumerate(sorted(written, key=lambda r: r.index)):
         place = f"{record.level} of {record.well}_{record.site}, t {record.t}, z {record.z}"
         try:
             image = plate.read(record.well, record.site, record.level, record.t, record.z)
             copies = list(plate.wrong_copies(record.well, record.site, record.level, record.t, record.z, image))
-        except (OSError, ValueError, KeyError) as error:
-            problems.append(Problem(f"{place} cannot be read: {error}", str(plate.path)))
+        except Exception as error:  # zarr and its codecs raise what they like: the rest is read nevertheless
+            problems.append(Problem(f"{place} cannot be read: {_one_line(error)}", str(plate.path)))
             continue
         if checksum(image) != record.checksum:
             problems.append(Problem(f"{place} is not what the camera gave (checksum)", str(plate.path)))
@@ -88,13 +93,51 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
         try:
             yaozarrs.validate_zarr_store(str(plate.path))
         except Exception as error:
-            problems.append(Problem(f"is not a valid OME-Zarr plate: {error}", str(plate.path)))
+            problems.append(Problem(f"is not a valid OME-Zarr plate: {_one_line(error)}", str(plate.path)))
     return problems
+
+
+def wrong_light(run: RunFolder) -> list[Problem]:
+    """Return the frames whose images prove a wrong light, and those that have no proof although they should.
+
+    Raises
+    ------
+    ProblemsError
+        If ledger or proofs cannot be read.
+    """
+    protocol, profile = run.read_protocol(), run.read_profile()
+    if not profile.verification.light_check:
+        return []
+    records = run.ledger.read()
+    verdicts = light_verdicts(run.light_checks.read(), finished_sites(records, protocol.frames_per_site))
+    dim = [
+        r
+        for r in _current_frames(records, protocol.frames_per_site).values()
+        if r.state == "written" and r.z == 0 and r.level != protocol.reference.name
+    ]
+    problems = []
+    for told, frames in (
+        ("have the wrong light by the images' proof", [r for r in dim if verdicts.get(_frame(r)) == "wrong"]),
+        ("have no proof of their light in light.jsonl", [r for r in dim if _frame(r) not in verdicts]),
+    ):
+        if frames:
+            first = frames[0]
+            example = f"{first.level} of {first.well}_{first.site}, t {first.t}"
+            problems.append(Problem(f"{len(frames)} frames {told}, for example {example}"))
+    return problems
+
+
+def _frame(record: FrameRecord) -> FrameKey:
+    return record.well, record.site, record.t, record.level
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{error or type(error).__name__}".split())
 
 
 def _wrong_lines(records: list[FrameRecord], protocol: ImagingProtocol) -> Iterator[Problem]:
     """Yield what the lines of a ledger say that cannot be: the same frame twice in a visit, another light than planned."""
-    lines = Counter((*r.site_key, r.attempt, r.level, r.z) for r in records)
+    lines = Counter((*r.site_key, r.attempt, r.level, r.z) for r in records if r.state != "given_up")
     if twice := [key for key, count in lines.items() if count > 1]:
         well, site, t, attempt, level, z = twice[0]
         yield Problem(

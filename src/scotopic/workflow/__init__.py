@@ -1,6 +1,6 @@
 """The one place where everything is wired together: one module for each thing that a user asks for."""
 
-from scotopic.workflow.acquisition import acquire, ask, light_off, progress_line, verify
+from scotopic.workflow.acquisition import acquire, ask, light_off, progress_line, retake, verify
 from scotopic.workflow.darkness import segment_with_model
 from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
@@ -18,6 +18,7 @@ __all__ = [
     "light_off",
     "progress_line",
     "read_job",
+    "retake",
     "run",
     "segment",
     "segment_run",

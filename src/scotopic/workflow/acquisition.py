@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from scotopic.protocol import (
@@ -60,8 +61,9 @@ def acquire(
         run_folder.unlock()
     say(f"acquisition {result.end_reason.replace('_', ' ')}" + (f": {result.message}" if result.message else ""))
     if result.end_reason.startswith("completed"):
-        problems = verify(out)
-        if problems:
+        from scotopic.store import verify as verify_run
+
+        if problems := verify_run(run_folder):  # of a wrong light the end has told already
             raise ProblemsError(problems)
         say(f"verified: {result.progress.frames_written:,} frames written, {result.progress.frames_skipped} skipped")
     return result
@@ -72,8 +74,16 @@ def progress_line(progress: Progress) -> str:
     if progress.paused:
         return f"paused: {progress.paused}"
     left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.0f} min left"
-    skipped = f", {progress.frames_skipped} frames skipped" if progress.frames_skipped else ""
-    return f"{progress.last_site}: {progress.sites_done} of {progress.sites_planned} sites{skipped}{left}"
+    odd = "".join(
+        f", {count} frames {what}"
+        for what, count in (
+            ("skipped", progress.frames_skipped),
+            ("flagged", progress.frames_flagged),
+            ("saturated", progress.frames_saturated),
+        )
+        if count
+    )
+    return f"{progress.last_site}: {progress.sites_done} of {progress.sites_planned} sites{odd}{left}"
 
 
 def verify(run_path: Path) -> list[Problem]:
@@ -84,13 +94,17 @@ def verify(run_path: Path) -> list[Problem]:
     ProblemsError
         If there is no run in the folder.
     """
-    from scotopic.store import RunFolder
+    from scotopic.store import RunFolder, wrong_light
     from scotopic.store import verify as verify_run
 
     run_folder = RunFolder(run_path)
     if not run_folder.exists:
         raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
-    return verify_run(run_folder)
+    problems = verify_run(run_folder)
+    try:
+        return problems + wrong_light(run_folder)
+    except ProblemsError as error:
+        return list(dict.fromkeys([*problems, *error.problems]))
 
 
 def ask(run_path: Path, request: Request) -> None:
@@ -109,17 +123,48 @@ def ask(run_path: Path, request: Request) -> None:
     run_folder.ask(request)
 
 
-def light_off(profile_path: Path) -> None:
-    """Load a microscope and switch every light off, and do nothing else.
+def retake(run_path: Path, name: str, t: int = 0) -> None:
+    """Give up a finished site of a run, so that the next acquisition into it takes that site anew.
+
+    Parameters
+    ----------
+    name : str
+        Well and number of the site, for example `B2_0`.
 
     Raises
     ------
     ProblemsError
-        If the profile has mistakes.
+        If there is no such run or finished site, or a process is acquiring into the run.
+    """
+    from scotopic.microscope import give_up_site
+    from scotopic.store import RunFolder
+
+    run_folder = RunFolder(run_path)
+    if not run_folder.exists:
+        raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
+    well, _, site = name.rpartition("_")
+    if not site.isdecimal():
+        raise ProblemsError([Problem("is no site; allowed: a well and a number, for example B2_0", key=name)])
+    give_up_site(run_folder, well.upper(), int(site), t)
+
+
+def light_off(profile_path: Path, *, force: bool = False) -> None:
+    """Load a microscope and switch every light off, and do nothing else.
+
+    Parameters
+    ----------
+    force : bool
+        Also while another process drives it.
+
+    Raises
+    ------
+    ProblemsError
+        If the profile has mistakes, or another process drives the microscope.
     RuntimeError
         If the hardware cannot be loaded, or some light stays on.
     """
-    from scotopic.microscope import close_microscope, open_microscope
+    from scotopic.microscope import close_microscope, microscope_lock, open_microscope
 
     profile = read_model(profile_path, MicroscopeProfile)
-    close_microscope(open_microscope(profile, profile_path))
+    with nullcontext() if force else microscope_lock(profile, profile_path):
+        close_microscope(open_microscope(profile, profile_path))

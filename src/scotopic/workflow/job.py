@@ -116,21 +116,33 @@ def check(
     ProblemsError
         If a file has mistakes of its own; what one file has against the other is in the report.
     """
-    from scotopic.microscope import check_hardware, close_microscope, open_microscope
+    from scotopic.microscope import microscope_lock
 
     protocol, profile, report = _checked_files(protocol_path, profile_path, specimen, out)
     if connect and not report.problems:
-        try:
-            core = open_microscope(profile, profile_path, protocol)
-        except (RuntimeError, OSError) as error:
-            report.problems.append(Problem(str(error), str(profile.config_path(profile_path))))
-            return report
-        try:
-            report.problems += check_hardware(core, protocol, profile, profile_path)
-            report.facts.append(("device adapters", ", ".join(core.getDeviceAdapterSearchPaths()) or "none needed"))
-        finally:
-            close_microscope(core)
+        with microscope_lock(profile, profile_path):
+            _compare_hardware(protocol, profile, profile_path, report)
     return report
+
+
+def _compare_hardware(
+    protocol: ImagingProtocol, profile: MicroscopeProfile, profile_path: Path, report: CheckReport
+) -> None:
+    from scotopic.microscope import check_hardware, close_microscope, open_microscope
+
+    try:
+        core = open_microscope(profile, profile_path, protocol)
+    except (RuntimeError, OSError) as error:
+        report.problems.append(Problem(str(error), str(profile.config_path(profile_path))))
+        return
+    try:
+        found = check_hardware(core, protocol, profile, profile_path)
+        report.problems += found.problems
+        told = {(warning.key, warning.message) for warning in report.warnings}
+        report.warnings += [warning for warning in found.warnings if (warning.key, warning.message) not in told]
+        report.facts.append(("device adapters", ", ".join(core.getDeviceAdapterSearchPaths()) or "none needed"))
+    finally:
+        close_microscope(core)
 
 
 def _checked_files(

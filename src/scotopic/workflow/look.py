@@ -55,7 +55,7 @@ def snap(
     RuntimeError, OSError
         If the hardware or the disk fails. The light is off, and that was said, unless it is a `LightOnError`.
     """
-    from scotopic.microscope import LightOnError, close_microscope, image_site, open_microscope
+    from scotopic.microscope import LightOnError, close_microscope, image_site, microscope_lock, open_microscope
     from scotopic.pictures import write_site
 
     if protocol_path is not None:
@@ -72,19 +72,20 @@ def snap(
     if level is not None and level not in names:
         raise ProblemsError([Problem(f"= {level!r}: no such light level; allowed: {', '.join(names)}", key="--level")])
     file_name = _free_name(out, name)  # before any light is spent
-    core = open_microscope(profile, profile_path, protocol)
-    try:
-        say(f"{name}: exposing {level or ', '.join(names)}")
-        place = positions[name]
-        x, y = place.x or 0.0, place.y or 0.0
-        exposures = image_site(core, profile, protocol, x, y, place.z, [level] if level else ())
-    except LightOnError:
-        raise
-    except BaseException:
-        say("It stopped there; the light is off.")
-        raise
-    finally:
-        close_microscope(core)
+    with microscope_lock(profile, profile_path):
+        core = open_microscope(profile, profile_path, protocol)
+        try:
+            say(f"{name}: exposing {level or ', '.join(names)}")
+            place = positions[name]
+            x, y = place.x or 0.0, place.y or 0.0
+            exposures = image_site(core, profile, protocol, x, y, place.z, [level] if level else ())
+        except LightOnError:
+            raise
+        except BaseException:
+            say("It stopped there; the light is off.")
+            raise
+        finally:
+            close_microscope(core)
     images = {each: exposures[each].image for each in names if each in exposures}
     written = write_site(out, file_name, images, profile.camera.pixel_size_um)
     for line in _seen(name, protocol, profile, exposures):

@@ -1,0 +1,51 @@
+"""One program at a time drives a microscope."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scotopic.protocol import Problem, ProblemsError
+from scotopic.store import LockedError, OwnedLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scotopic.protocol import MicroscopeProfile
+
+
+@contextmanager
+def microscope_lock(profile: MicroscopeProfile, profile_path: Path) -> Iterator[None]:
+    """Have a microscope for this process; a dead process holds nothing.
+
+    A microscope is known by its Micro-Manager configuration. One made of software alone is each process's own.
+
+    Raises
+    ------
+    ProblemsError
+        If another process has it, saying which.
+    """
+    if profile.simulator is not None:
+        yield
+        return
+    config = profile.config_path(profile_path)
+    folder = Path(os.environ.get("PROGRAMDATA") or tempfile.gettempdir()) / "scotopic"  # the same for all users
+    folder.mkdir(mode=0o777, parents=True, exist_ok=True)
+    name = hashlib.sha256(os.path.normcase(config.resolve()).encode()).hexdigest()[:16]
+    lock = OwnedLock(folder / f"microscope-{name}.lock")
+    try:
+        lock.acquire()
+    except LockedError as error:
+        raise ProblemsError([Problem(f"this microscope is driven by {error}", str(config))]) from error
+    except OSError as error:
+        raise ProblemsError(
+            [Problem(f"this microscope cannot be locked: {folder}: {error.strerror}", str(config))]
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
