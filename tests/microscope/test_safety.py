@@ -392,3 +392,120 @@ def test_the_status_knows_the_light_of_the_unfinished_site_too(tmp_path):
     dose = sum(r.sample_dose_ms for r in run.ledger.read())
     assert result.progress.sample_dose_ms == pytest.approx(dose)
     assert run.read_status("acquire")["sample_dose_ms"] == pytest.approx(dose, abs=0.001)
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(sys.platform == "win32", reason="a console's Ctrl-C cannot be sent to one process on Windows")
+@pytest.mark.parametrize("microscope", ["simulated"])
+def test_three_ctrl_c_end_a_hang_in_the_dark(microscope, tmp_path):
+    profile = (ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8")
+    profile += "  faults: [{kind: camera_hangs, after: 1, amount: 50}]\nverification: {camera_timeout_s: 100}\n"
+    (tmp_path / "simulated.yaml").write_text(profile, encoding="utf-8")
+    shutil.copy(ROOT / "hardware_configs" / "simulated.cfg", tmp_path)
+    command = [sys.executable, "-m", "scotopic", "acquire", ROOT / "protocols" / "quickstart.yaml"]
+    command += ["-m", tmp_path / "simulated.yaml", "--out", tmp_path / "RUN"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = RunFolder(tmp_path / "RUN")
+    deadline = time.monotonic() + 30
+    while not (run.exists and any(v.level == "0.2%" for v in run.visits.read())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    begun = time.monotonic()
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 15, "the camera hangs for 50 s"
+    assert process.returncode == 130
+    assert "ended by 3 signals while a device did not answer; the light is off" in errors
+    status = run.read_status("acquire")
+    assert status["state"] == "failed"
+    assert "the light is off" in status["message"]
+    assert run.sample_dose_ms() > 0
+
+
+def test_signals_while_the_hardware_loads_or_unloads_are_heeded(tmp_path, monkeypatch):
+    module = importlib.import_module("scotopic.microscope.acquire")
+    job = small("simulated")
+    real_open, real_close = module.open_microscope, module.close_microscope
+
+    def loading(*args):
+        signal.raise_signal(signal.SIGTERM)
+        return real_open(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "open_microscope", loading)
+        run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "cancelled"
+    assert run.read_status("acquire")["state"] == "cancelled"
+    assert run.ledger.read() == []
+
+    def unloading(core) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        real_close(core)
+
+    monkeypatch.setattr(module, "close_microscope", unloading)
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "completed"
+    assert run.read_status("acquire")["state"] == "completed"
+
+
+def test_a_run_from_another_thread_is_dark_at_its_end(tmp_path):
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(acquired(job, tmp_path / "RUN", core)[1].end_reason))
+    thread.start()
+    thread.join()
+    assert ended == ["completed"]
+    assert is_dark(core, job)
+
+
+def test_a_hang_is_told_before_anything_is_done_about_it(tmp_path):
+    job = with_verification(
+        small("simulated", [{"kind": "camera_hangs", "after": 1, "amount": 1.5}]), camera_timeout_s=0.5
+    )
+    said = []
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+    write = RunFolder.write_status
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "write_status", lambda r, p, **v: said.append(v["message"]) or write(r, p, **v))
+        acquire(job.protocol, job.profile, job.profile_path, run)
+    run.unlock()
+    told = [line for line in dict.fromkeys(said) if "has not answered" in line]
+    assert [line.partition("; ")[2] for line in told] == ["the light is being switched off", "the light is off"]
+
+
+def test_on_one_adapter_library_a_hang_is_not_said_to_be_cut_short(tmp_path, monkeypatch):
+    """MMCore's lock of the demo adapter: the light cannot be reached while its camera hangs."""
+    job = with_verification(small("demo"), camera_timeout_s=0.2, stop_after_failures=1)
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    lock, real_snap, real_set = threading.Lock(), type(core).snapImage, type(core).setProperty
+
+    def snap() -> None:
+        with lock:
+            time.sleep(1.5)
+            real_snap(core)
+
+    def set_property(*args) -> None:
+        with lock:
+            real_set(core, *args)
+
+    monkeypatch.setattr(core, "snapImage", snap)
+    monkeypatch.setattr(core, "setProperty", set_property)
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "failed"
+    assert "the light could not be switched off until it answered" in run.ledger.read()[0].reason
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise on Windows")
+def test_a_closed_standard_output_ends_nothing(tmp_path):
+    process = started(tmp_path / "RUN", "simulated")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(timeout=90) == 0
+    assert RunFolder(tmp_path / "RUN").read_status("acquire")["state"] == "completed"

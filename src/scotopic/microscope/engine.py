@@ -349,8 +349,7 @@ class AcquisitionEngine(MDAEngine):
         self._stay_within_the_budget()
         key = self._key(event)
         xy_um = (event.x_pos or 0.0, event.y_pos or 0.0)
-        z_um = event.z_pos if event.action is None else None
-        visit = SiteVisit(key, self._attempts.get(key, 0) + 1, xy_um, z_um)
+        visit = SiteVisit(key, self._attempts.get(key, 0) + 1, xy_um, event.z_pos)
         self._recorder.open_visit(self._planned(visit), xy_um)  # while the stage moves
         return visit
 
@@ -444,7 +443,7 @@ class AcquisitionEngine(MDAEngine):
         logger.warning("%s_%s was reached, but now %s", *visit.key[:2], error)
         if self._times_moved.get(visit.key, 0) >= self._profile.verification.retries:
             visit.skip_reason = f"moved by something again and again: {error}"
-            raise error
+            raise NotAsAskedError(visit.skip_reason) from error
         if visit.frames_done:
             raise MovedError(str(error)) from error
         go_to(self.mmcore, self._profile, visit.xy_um, z_um)

@@ -1,0 +1,199 @@
+"""Something moves what was reached, time passes between two acquisitions, and people edit what they resume."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime, timedelta
+
+import pytest
+
+from conftest import acquired, small
+from scotopic.microscope import engine, open_microscope
+from scotopic.protocol import ImagingProtocol
+from scotopic.store import RunFolder, verify
+
+FIXED = {"focus": {"strategy": "fixed", "z_um": 1200}}
+HARDWARE = {"focus": {"strategy": "hardware"}}
+
+
+def bumped_run(tmp_path, bump, *, focus, after, times=1, on_failure=None):
+    """Acquire, and let something move a stage once a frame has been taken so many times."""
+    focus = {"focus": focus["focus"] | ({"on_failure": on_failure} if on_failure else {})}
+    job = small("simulated", **focus)
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    taken = []
+
+    def meddle(*_) -> None:
+        taken.append(1)
+        if after <= len(taken) < after + times:
+            bump(core)
+
+    core.mda.events.frameReady.connect(meddle)
+    return acquired(job, tmp_path / "RUN", core)
+
+
+def bump_xy(core) -> None:
+    x, y = core.getXYPosition()
+    core.setXYPosition(x + 100, y)
+    core.waitForDevice("XY")
+
+
+def bump_z(core) -> None:
+    core.setZPosition(core.getZPosition() + 10)
+
+
+@pytest.mark.parametrize("focus", [FIXED, HARDWARE], ids=["fixed", "hardware"])
+@pytest.mark.parametrize("bump", [bump_xy, bump_z])
+def test_a_site_that_is_bumped_within_is_taken_anew_from_its_first_level(bump, focus, tmp_path):
+    run, result = bumped_run(tmp_path, bump, focus=focus, after=6)
+    assert result.end_reason == "completed", result.message
+    assert verify(run) == []
+    lines = [(r.well, r.site, r.attempt, r.level) for r in run.ledger.read()]
+    assert lines[4:6] == [("B2", 1, 1, "0.05%"), ("B2", 1, 1, "0.2%")]
+    assert [line[2:] for line in lines[6:10]] == [(2, level) for level in ("0.05%", "0.2%", "2%", "100%")]
+    assert len(lines) == 18
+    assert run.sample_dose_ms() == pytest.approx(sum(r.sample_dose_ms for r in run.ledger.read())), "all light is noted"
+
+
+@pytest.mark.parametrize("bump", [bump_xy, bump_z])
+def test_a_site_that_is_bumped_before_its_first_light_is_reached_again(bump, tmp_path, monkeypatch):
+    job = small("simulated", **FIXED)
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    real, calls = engine.go_to, []
+
+    def then_bump(core, *rest):
+        real(core, *rest)
+        calls.append(1)
+        if len(calls) == 2:
+            bump(core)
+
+    monkeypatch.setattr(engine, "go_to", then_bump)
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "completed"
+    assert {r.attempt for r in run.ledger.read()} == {1}
+    assert len(calls) == 5, "four sites, one of them twice"
+
+
+def test_what_moves_again_and_again_gives_a_site_up_and_no_false_frame(tmp_path):
+    run, result = bumped_run(tmp_path, bump_xy, focus=FIXED, after=2, times=3)
+    assert result.end_reason == "completed_with_errors"
+    skipped = [r for r in run.ledger.read() if r.state == "skipped"]
+    assert {(r.well, r.site, r.attempt) for r in skipped} == {("B2", 0, 3)}
+    assert all(r.reason.startswith("moved by something again and again") for r in skipped)
+
+
+def with_a_drive_that_sticks(tmp_path, monkeypatch, after, on_failure):
+    """Acquire on a plane with a Z drive that does not move any more after so many moves; return the moves as well."""
+    plane = {"strategy": "plane", "points": {"A1": 1200, "A12": 1300, "H1": 1200}, "on_failure": on_failure}
+    job = small("simulated", focus=plane)
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    moves, real = [], type(core).setZPosition
+
+    def stick(z_um) -> None:
+        moves.append(z_um)
+        if len(moves) <= after:
+            real(core, z_um)
+
+    monkeypatch.setattr(core, "setZPosition", stick)
+    return (*acquired(job, tmp_path / "RUN", core), moves)
+
+
+def test_z_is_moved_with_the_site_and_once(tmp_path, monkeypatch):
+    run, result, moves = with_a_drive_that_sticks(tmp_path, monkeypatch, 99, "stop")
+    assert result.end_reason == "completed"
+    assert moves == [r.z_um for r in run.ledger.read()[::4]]
+    assert len(set(moves)) == 4
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "end", "states"),
+    [
+        ("image_and_flag", "completed_with_errors", ["written"] * 16),
+        ("skip_site", "failed", ["written"] * 8 + ["skipped"] * 5),
+        ("stop", "failed", ["written"] * 8),
+    ],
+)
+def test_the_policy_of_a_plane_decides_where_z_is_not_reached(on_failure, end, states, tmp_path, monkeypatch):
+    run, result, _ = with_a_drive_that_sticks(tmp_path, monkeypatch, 2, on_failure)
+    assert result.end_reason == end, result.message
+    records = run.ledger.read()
+    assert [r.state for r in records] == states
+    assert all(r.reason.startswith("Z is at") for r in records[8:])
+    assert "Z is at" in result.message or on_failure == "image_and_flag"
+
+
+def record_waits(monkeypatch, core):
+    """Let waits for a time point take no time, and note when each frame would have been due."""
+    waits = []
+    real = type(core.mda)._wait_until_event
+
+    def wait(runner, event):
+        if event.min_start_time:
+            waits.append((event.index["t"], event.min_start_time - runner.event_seconds_elapsed()))
+        return real(runner, event.model_copy(update={"min_start_time": None}))
+
+    monkeypatch.setattr(type(core.mda), "_wait_until_event", wait)
+    return waits
+
+
+def test_a_resumed_time_lapse_keeps_its_clock(tmp_path, monkeypatch):
+    job = small("simulated", wells="B2", held_out=0, time_lapse={"count": 4, "interval_s": 3600})
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    waits = record_waits(monkeypatch, core)
+    stop = []
+
+    def stop_in_the_third(_, event) -> None:
+        if event.index["t"] == 2 and not stop:
+            stop.append(1)
+            core.mda.cancel()
+
+    core.mda.events.frameReady.connect(stop_in_the_third)
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "cancelled"
+    assert [t for t, _ in waits] == [1, 2]
+    assert [wait for _, wait in waits] == pytest.approx([3600, 7200], abs=20)
+    waits.clear()
+    path = tmp_path / "RUN" / "frames.jsonl"  # no time was waited: the first two time points are put where they belong
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line["time"] = (datetime.fromisoformat(line["time"]) - timedelta(hours=2 - line["t"])).isoformat()
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "completed"
+    # The third time point is under way, no site of it waits; the fourth is due an hour after the third began.
+    assert [t for t, _ in waits] == [3]
+    assert waits[0][1] == pytest.approx(3600, abs=20)
+    assert verify(run) == []
+
+
+def test_a_time_lapse_that_is_late_does_not_catch_up_in_a_burst(tmp_path, monkeypatch):
+    job = small("simulated", wells="B2", held_out=0, time_lapse={"count": 4, "interval_s": 100})
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    waits = record_waits(monkeypatch, core)
+    now, real = [0.0], time.time
+    monkeypatch.setattr(engine.time, "time", lambda: real() + now[0])
+
+    def a_long_pause(_, event) -> None:
+        if event.index["t"] == 0 and event.index["p"] == 1 and event.channel.config == "100%":
+            now[0] += 1000
+
+    core.mda.events.frameReady.connect(a_long_pause)
+    acquired(job, tmp_path / "RUN", core)
+    assert [t for t, _ in waits] == [2, 3], "the second time point is late and taken at once"
+    assert [wait for _, wait in waits] == pytest.approx([100, 200], abs=10), "its followers keep their distance"
+
+
+def test_edits_that_change_nothing_of_the_images_are_noted(tmp_path, caplog):
+    job = small("simulated", light_budget_s=0.3)
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "budget_used_up"
+    edited = {"description": "second thoughts", "labels": {"B2": {"drug": "none"}}, "light_budget_s": 3}
+    job.protocol = ImagingProtocol.model_validate(job.protocol.model_dump() | edited)
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "completed"
+    assert run.read_protocol().description == "second thoughts"
+    edits = run._read_job()["edits"]
+    assert {edit["key"] for edit in edits} >= {"protocol.description", "protocol.light_budget_s"}
+    assert "protocol.light_budget_s was 0.3 when the run was begun, and is 3.0 from now on" in caplog.text
+    assert RunFolder(tmp_path / "RUN").read_protocol().light_budget_s == 3
