@@ -159,7 +159,7 @@ def test_a_shutter_that_does_not_close_has_the_led_switched_off_at_once(tmp_path
     assert float(core.getProperty("LED", "Power")) == 0
     last = run.ledger.read()[-1]
     assert last.state == "skipped"
-    assert last.sample_dose_ms == pytest.approx(4.5 * 0.025), "the sample was lit, though there is no image"
+    assert last.sample_dose_ms == pytest.approx(4 * 0.025), "the sample was lit, though there is no image"
 
 
 def test_a_led_that_no_longer_obeys_gives_no_frame_under_a_wrong_light(tmp_path):

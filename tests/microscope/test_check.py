@@ -200,4 +200,4 @@ def test_a_configuration_saved_by_mmcore_is_read_with_a_word_on_what_is_not_know
 
 def test_a_plan_beyond_the_light_budget_is_told():
     (line,) = problems_of(changed("simulated", protocol={"light_budget_s": 1}))
-    assert "light_budget_s = 1: 4.93 s at full power are planned" in line
+    assert "light_budget_s = 1: 4.91 s at full power are planned" in line

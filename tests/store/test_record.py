@@ -103,7 +103,7 @@ def test_a_wrong_light_or_none_proved_is_not_sound_and_complete(run):
 
 
 def test_without_its_reference_a_dim_frame_is_undetermined(tmp_path):
-    run, result = acquired(small("simulated", [{"kind": "snap_fails", "after": 3}]), tmp_path / "RUN")
+    run, _ = acquired(small("simulated", [{"kind": "snap_fails", "after": 3}]), tmp_path / "RUN")
     assert [r.level for r in run.ledger.read() if r.state == "skipped"] == ["100%"]
     checks = [check for check in run.light_checks.read() if (check.well, check.site) == ("B2", 0)]
     assert [(check.verdict, check.expected) for check in checks] == [("undetermined", None)] * 3

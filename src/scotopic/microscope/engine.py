@@ -21,6 +21,7 @@ from scotopic.microscope.exposure import (
     check_position,
     expose,
     go_to,
+    set_filters,
     set_level,
 )
 from scotopic.protocol import HardwareFocus
@@ -136,6 +137,7 @@ class AcquisitionEngine(MDAEngine):
         self._times_moved: dict[SiteKey, int] = {}
         self._read_back = (0.0, 0.0)
         self._lit_before_ms = 0.0
+        self._lit_since: float | None = None
         self._position = (0.0, 0.0, 0.0)
         self._sites_failed_in_a_row = 0
         self._autoshutter_before = core.getAutoShutter()
@@ -245,7 +247,7 @@ class AcquisitionEngine(MDAEngine):
         self._stop_if_asked()  # to get here may have taken seconds
         # Before the site there was light enough for all of it; hangs and retries may have cost some since.
         self._keep_to_the_budget(self._planned_dose_ms(self._level(event)), "exposure")
-        self._lit_before_ms = 0.0
+        self._lit_before_ms, self._lit_since = 0.0, None
         try:
             self._recorder.exposing(self._exposing(visit, event))
             if self._setting_is_lighting:
@@ -255,10 +257,13 @@ class AcquisitionEngine(MDAEngine):
             raise
         except Exception as error:  # whatever it is: first of all it is dark again, then the light is noted
             still_on = self._dark_again()
-            lit_ms = self._lit_before_ms + (error.lit_ms if isinstance(error, ExposureFailedError) else 0.0)
+            lit_ms = self._lit_before_ms
+            if isinstance(error, ExposureFailedError):
+                lit_ms += error.lit_ms + self._lit_until_ms(error.begun_at)
             power = self._source.relative_power(self._level(event).led_percent)
             self._skip(visit, event, str(error), sample_dose_ms=round(lit_ms * power, 6), still_on=still_on)
             return
+        lit_ms = exposure.lit_ms + self._lit_until_ms(exposure.begun_at)
         still_on = self._dark_again()
         # Nothing that a device says from here on may lose the frame.
         led_read, exposure_read = self._read_back
@@ -272,7 +277,7 @@ class AcquisitionEngine(MDAEngine):
             xy_read_um=(round(self._position[0], 2), round(self._position[1], 2)),
             z_read_um=round(self._position[2], 3),
             signal_dose_ms=round(exposure_read * power, 6),
-            sample_dose_ms=round((self._lit_before_ms + exposure.lit_ms) * power, 6),
+            sample_dose_ms=round((self._lit_before_ms + lit_ms) * power, 6),
         )
         image = exposure.image.astype(np.uint16, copy=False)
         image.flags.writeable = False  # listeners get the same array while it is being written
@@ -427,6 +432,8 @@ class AcquisitionEngine(MDAEngine):
         except NotAsAskedError as error:
             self._position = self._regained(visit, z_um, error)
         self._make_sure_that_it_is_dark()
+        exposure_ms = set_filters(self.mmcore, self._profile, self._source, self._level(event))
+        self._read_back = self._read_back[0], exposure_ms
         if not self._setting_is_lighting:
             self._set_level(event)
 
@@ -452,10 +459,11 @@ class AcquisitionEngine(MDAEngine):
     def _set_level(self, event: MDAEvent) -> None:
         """Set the level of an event; if that fails, all is off again."""
         try:
-            self._read_back = set_level(self.mmcore, self._profile, self._source, self._level(event))
+            led_percent = set_level(self.mmcore, self._profile, self._source, self._level(event))
         except RuntimeError:
             switch_light_off(self.mmcore, self._profile)
             raise
+        self._read_back = led_percent, self._read_back[1]
 
     def _make_sure_that_it_is_dark(self) -> None:
         """Before a level is set nothing may be on: a listener, a preset or a person may have switched on a light."""
@@ -470,12 +478,18 @@ class AcquisitionEngine(MDAEngine):
         return self._profile.gating.how == "software"
 
     def _light(self, event: MDAEvent) -> None:
-        """Set the level of an event, which lights the sample, and count the time that this takes."""
+        """Set the level of an event, which lights the sample until the exposure has ended, and note since when."""
         begun = time.perf_counter()
         try:
             self._set_level(event)
-        finally:
+        except RuntimeError:
             self._lit_before_ms += (time.perf_counter() - begun) * 1000
+            raise
+        self._lit_since = begun
+
+    def _lit_until_ms(self, moment: float) -> float:
+        """Return how long the sample has been lit, since its level was set, until a moment (`time.perf_counter`)."""
+        return 0.0 if self._lit_since is None else (moment - self._lit_since) * 1000
 
     def _retried(self, action: Callable[[], None]) -> None:
         verification = self._profile.verification

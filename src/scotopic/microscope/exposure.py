@@ -34,10 +34,12 @@ class OutOfFocusError(NotAsAskedError):
 class ExposureFailedError(RuntimeError):
     """The sample was lit, but there is no image of it, or the light may still be on."""
 
-    def __init__(self, what: str, lit_ms: float) -> None:
+    def __init__(self, what: str, lit_ms: float, begun_at: float) -> None:
         super().__init__(what)
         self.lit_ms = lit_ms
         """How long the sample was lit, as far as one knows."""
+        self.begun_at = begun_at
+        """When that time began (`time.perf_counter`)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Exposure:
     """Counts, shape (Y, X)."""
     lit_ms: float
     """How long the sample was lit: measured where MMCore or scotopic gate the light, else by the profile."""
+    begun_at: float = 0.0
+    """When that time began (`time.perf_counter`)."""
 
 
 def go_to(core: CMMCorePlus, profile: MicroscopeProfile, xy_um: tuple[float, float], z_um: float | None) -> None:
@@ -102,41 +106,64 @@ def autofocus(core: CMMCorePlus, profile: MicroscopeProfile, retries: int) -> No
         raise RuntimeError(f"the autofocus went to Z = {core.getZPosition():.1f} um, outside {low:g} to {high:g}")
 
 
-def set_level(
-    core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel
-) -> tuple[float, float]:
-    """Set filters, LED power and exposure of a light level, behind closed light, and read them back.
+def set_filters(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel) -> float:
+    """Set filters and exposure of a light level, in the dark, and read them back; what is as asked is not touched.
 
     Returns
     -------
-    (float, float)
-        LED power in percent and exposure in milliseconds, as read back from the devices.
+    float
+        Exposure in milliseconds, as read back from the camera.
 
     Raises
     ------
     NotAsAskedError
-        If either is not as asked.
+        If anything is not as asked.
     """
-    core.setConfig(LIGHT_LEVEL_GROUP, level.name)
-    core.setExposure(level.exposure_ms)
-    core.waitForConfig(LIGHT_LEVEL_GROUP, level.name)
-    power = float(core.getProperty(source.device, source.property))
-    wanted = float(source.setting(level.led_percent).text)
-    exposure_ms = core.getExposure()
-    allowed_ms = level.exposure_ms * profile.verification.exposure_tolerance_percent / 100
-    if abs(power - wanted) > source.step / 2 or abs(exposure_ms - level.exposure_ms) > allowed_ms:
-        raise NotAsAskedError(
-            f"{level.name}: {source.device}.{source.property} is {power:g} (asked: {wanted:g}), "
-            f"exposure {exposure_ms:g} ms (asked: {level.exposure_ms:g}): this level was not lit"
-        )
     for device, name, value in core.getConfigData(LIGHT_LEVEL_GROUP, level.name):
         if (device, name) == (source.device, source.property):
             continue
-        if not is_same(found := core.getProperty(device, name), value, _filter_tolerance(value)):
+        tolerance = _filter_tolerance(value)
+        if not is_same(found := core.getProperty(device, name), value, tolerance):
+            core.setProperty(device, name, value)
+            core.waitForDevice(device)
+            found = core.getProperty(device, name)
+        if not is_same(found, value, tolerance):
             raise NotAsAskedError(f"{level.name}: {device}.{name} is {found} (asked: {value}): this level was not lit")
+    core.setExposure(level.exposure_ms)
+    exposure_ms = core.getExposure()
+    if abs(exposure_ms - level.exposure_ms) > level.exposure_ms * profile.verification.exposure_tolerance_percent / 100:
+        raise NotAsAskedError(
+            f"{level.name}: exposure {exposure_ms:g} ms (asked: {level.exposure_ms:g}): this level was not lit"
+        )
+    return exposure_ms
+
+
+def set_level(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel) -> float:
+    """Set the LED power of a light level, and read it back. With gating by software, that lights the sample.
+
+    Returns
+    -------
+    float
+        LED power in percent, as read back.
+
+    Raises
+    ------
+    NotAsAskedError
+        If it is not as asked.
+    """
+    wanted = source.setting(level.led_percent).text
+    core.setProperty(source.device, source.property, wanted)
+    if profile.gating.how != "software":
+        core.waitForDevice(source.device)
+    power = float(core.getProperty(source.device, source.property))
+    if abs(power - float(wanted)) > source.step / 2:
+        raise NotAsAskedError(
+            f"{level.name}: {source.device}.{source.property} is {power:g} (asked: {float(wanted):g}): "
+            "this level was not lit"
+        )
     if source.settle_ms:
         time.sleep(source.settle_ms / 1000)
-    return power / source.max * 100, exposure_ms
+    return power / source.max * 100
 
 
 def _filter_tolerance(value: str) -> float:
@@ -191,6 +218,7 @@ def expose(
     try:
         with Watchdog(limit_s, give_up) as watchdog:
             try:
+                start = time.perf_counter()
                 _open(core, shutter)
                 core.snapImage()
             finally:
@@ -214,10 +242,10 @@ def expose(
         lit_ms = (min(dark_at, default=time.perf_counter()) - start) * 1000
         if profile.simulator is not None and not watchdog.has_bitten:
             lit_ms = planned_ms  # a simulator's clock is not the one on the wall, unless it hangs
-        raise ExposureFailedError(str(error), max(planned_ms, lit_ms)) from error
+        raise ExposureFailedError(str(error), max(planned_ms, lit_ms), start) from error
     if gating.how == "camera_ttl" or profile.simulator is not None:
-        return Exposure(image, planned_ms)
-    return Exposure(image, (dark_at[0] - start) * 1000)
+        return Exposure(image, planned_ms, start)
+    return Exposure(image, (dark_at[0] - start) * 1000, start)
 
 
 def _close(core: CMMCorePlus, profile: MicroscopeProfile) -> None:

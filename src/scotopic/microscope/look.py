@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scotopic.microscope.core import switch_light_off
-from scotopic.microscope.exposure import Exposure, autofocus, expose, go_to, set_level
+from scotopic.microscope.exposure import Exposure, autofocus, expose, go_to, set_filters, set_level
 from scotopic.protocol import HardwareFocus
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def image_site(
             autofocus(core, profile, protocol.focus.retries)
         for level in protocol.levels_in_exposure_order:
             if not levels or level.name in levels:
+                set_filters(core, profile, source, level)
                 set_level(core, profile, source, level)
                 images[level.name] = expose(core, profile)
                 switch_light_off(core, profile)

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_TICK_S = 0.01
+
+
 class Clock:
     """Time of the simulated microscope, in seconds: the real one, or one that runs only when something waits."""
 
@@ -29,9 +32,12 @@ class Clock:
 
     def be_slow(self, seconds: float) -> None:
         """Let time pass here and in the world outside: for devices that hang."""
-        time.sleep(seconds)
-        if self._fast:
-            self._now += seconds
+        end = time.perf_counter() + seconds
+        while (left := end - time.perf_counter()) > 0:
+            begun = time.perf_counter()
+            time.sleep(min(left, _TICK_S))
+            if self._fast:  # little by little: light that another thread switches off meanwhile ends at its time
+                self._now += time.perf_counter() - begun
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
