@@ -132,6 +132,7 @@ def test_a_full_disk_ends_the_run_with_the_light_off(tmp_path, monkeypatch):
         assert result.end_reason == "failed"
         assert "No space left" in result.message
         assert is_dark(core, job)
+        assert RunFolder(small_disk / "RUN").read_status("acquire")["state"] == "failed", "final, whatever came between"
         for ballast in small_disk.glob("ballast-*"):
             ballast.unlink()
         # Frames before the one that did not fit have their lines; the pyramid of the one before may not have fitted either.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -243,11 +244,27 @@ class RunFolder:
         return self.models_path / json.loads(path.read_text(encoding="utf-8"))["model"] if path.exists() else None
 
     def write_status(self, part: str, **values: Any) -> None:
-        """Replace `status/<part>.json`; each part (acquire, train, ...) has one writer."""
+        """Replace `status/<part>.json`; each part (acquire, train, ...) has one writer.
+
+        On a disk without room for another file the old one is written over, so that no state outlives its process.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written at all.
+        """
         folder = self.path / "status"
         folder.mkdir(exist_ok=True)
         values |= {"heartbeat": datetime.now(UTC).isoformat(timespec="milliseconds"), "process": os.getpid()}
-        replace_text(folder / f"{part}.json", json.dumps(values, indent=1, default=str))
+        path = folder / f"{part}.json"
+        try:
+            replace_text(path, json.dumps(values, indent=1, default=str))
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not path.exists():
+                raise
+            with path.open("r+", encoding="utf-8") as file:  # its blocks are there already
+                file.write(json.dumps(values, default=str))
+                file.truncate()
 
     def read_status(self, part: str) -> dict[str, Any]:
         """Return what a part says of itself, or nothing if it has not been started, or its file is damaged."""
