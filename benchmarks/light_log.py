@@ -117,25 +117,29 @@ def log_demo(log: DeviceLog, faults: list[dict[str, Any]], gating: str) -> None:
         def led(self) -> float:
             return float(super().getProperty("LED", "Voltage")) / DEMO_FULL if "LED" in self.getLoadedDevices() else 0.0
 
-        def note(self) -> None:
+        def note(self, sent: float) -> None:
+            """Note what the light is: on from the moment that the command was sent, off when it has returned."""
             if gating != "camera_ttl":
-                at = time.perf_counter()
+                done = time.perf_counter()
                 lit = gating == "software" or (self.led() > 0 and self.getShutterOpen("Shutter"))
-                log.write(at=at, power=self.led() if lit else 0.0)
+                power = self.led() if lit else 0.0
+                log.write(at=sent if power else done, power=power)
 
         def setProperty(self, device: str, name: str, value: Any) -> None:  # noqa: N802
             goes_off = device == "LED" and float(value) == 0 and self.led() > 0
             if device == "LED" and float(value) > 0 and faulty.due("led_ignores"):
                 raise RuntimeError("serial line: no answer")
+            sent = time.perf_counter()
             if not (goes_off and faulty.due("led_stays_on")):
                 super().setProperty(device, name, value)
             if device == "LED":
-                self.note()
+                self.note(sent)
 
         def setShutterOpen(self, *args: Any) -> None:  # noqa: N802
+            sent = time.perf_counter()
             if not faulty.due("shutter_sticks"):
                 super().setShutterOpen(*args)
-            self.note()
+            self.note(sent)
 
         def setXYPosition(self, x: float, y: float) -> None:  # noqa: N802
             super().setXYPosition(x + (50 if faulty.due("stage_stops_short") else 0), y)

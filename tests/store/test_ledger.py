@@ -95,6 +95,8 @@ def test_after_a_kill_the_light_is_that_of_the_frames_that_were_begun():
     assert unnoted_ms([], [visit], boot=1001) == 0
     assert unnoted_ms([], [visit, begun[0]], boot=1001) == 4
     assert unnoted_ms([record("2%")], [visit, *begun], boot=1001) == 200
+    hanging = begun[0].model_copy(update={"unnoted_ms": 900})
+    assert unnoted_ms([], [visit, begun[0], hanging], boot=1001) == 900, "as far as the watchdog has noted it"
     ends = settled([record("2%")], [visit, *begun], 1, 1001)
     assert [(end.left, end.unnoted_ms) for end in ends] == [(True, 200)]
     assert settled([record("2%")], [visit, *begun, *ends], 1, 5000) == [], "settled once and for all"

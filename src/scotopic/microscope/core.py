@@ -90,6 +90,11 @@ class PythonDeviceCore(UniMMCore):
 class LightOnError(RuntimeError):
     """Some light could not be switched off."""
 
+    def __init__(self, told: str, lit_ms: float = 0.0) -> None:
+        super().__init__(told)
+        self.lit_ms = lit_ms
+        """How long the sample was lit meanwhile."""
+
 
 _OFF_PAUSES_S = (0.02, 0.1, 0.5, 1.0)
 """Pauses between attempts to switch the light off."""
@@ -182,23 +187,44 @@ def close_microscope(core: CMMCorePlus) -> None:
     CMMCore.registerCallback(core, None)  # pymmcore-plus keeps this for itself
 
 
-def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
+def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> float:
     """Make every light source of the profile dark, close the shutter, and read both back.
 
     What does not obey is told again, a few times within a second or so: shutters take their time.
+
+    Returns
+    -------
+    float
+        How long the sample went on being lit, in milliseconds: 0, unless something had to be told again.
 
     Raises
     ------
     LightOnError
         If any of them still is not off; the others are nevertheless.
     """
+    begun, lit_ms = time.perf_counter(), 0.0
     for pause_s in (*_OFF_PAUSES_S, None):
         failures = [*_command_darkness(core, profile), *lights_on(core, profile)]
         if not failures:
-            return
+            return lit_ms
+        if _reaches_the_sample(core, profile):
+            lit_ms = (time.perf_counter() - begun + (pause_s or 0.0)) * 1000
         if pause_s is not None:
             time.sleep(pause_s)
-    raise LightOnError("the light could not be switched off: " + "; ".join(dict.fromkeys(failures)))
+    told = "the light could not be switched off: " + "; ".join(dict.fromkeys(failures))
+    raise LightOnError(told, lit_ms)
+
+
+def _reaches_the_sample(core: CMMCorePlus, profile: MicroscopeProfile) -> bool:
+    """Return whether a light that is on reaches the sample: by the shutter, or by the camera's wire, it may not."""
+    if profile.gating.how == "camera_ttl":
+        return False
+    if profile.gating.shutter is None:
+        return True
+    try:
+        return bool(core.getShutterOpen(profile.gating.shutter))
+    except Exception:  # who cannot be asked is not believed
+        return True
 
 
 def _command_darkness(core: CMMCorePlus, profile: MicroscopeProfile) -> Iterator[str]:

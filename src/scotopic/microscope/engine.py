@@ -136,8 +136,9 @@ class AcquisitionEngine(MDAEngine):
         self._visit: SiteVisit | None = None
         self._times_moved: dict[SiteKey, int] = {}
         self._read_back = (0.0, 0.0)
-        self._lit_before_ms = 0.0
+        self._lit_before_ms = self._lit_after_ms = 0.0
         self._lit_since: float | None = None
+        self._exposing_since = 0.0
         self._position = (0.0, 0.0, 0.0)
         self._sites_failed_in_a_row = 0
         self._autoshutter_before = core.getAutoShutter()
@@ -247,17 +248,18 @@ class AcquisitionEngine(MDAEngine):
         self._stop_if_asked()  # to get here may have taken seconds
         # Before the site there was light enough for all of it; hangs and retries may have cost some since.
         self._keep_to_the_budget(self._planned_dose_ms(self._level(event)), "exposure")
-        self._lit_before_ms, self._lit_since = 0.0, None
+        self._lit_before_ms, self._lit_since, self._lit_after_ms = 0.0, None, 0.0
+        self._exposing_since = time.perf_counter()
         try:
             self._recorder.exposing(self._exposing(visit, event))
             if self._setting_is_lighting:
                 self._retried(lambda: self._light(event))
-            exposure = expose(self.mmcore, self._profile, self._on_silence)
+            exposure = expose(self.mmcore, self._profile, lambda told: self._is_silent(visit, event, told))
         except StoppedError:
             raise
         except Exception as error:  # whatever it is: first of all it is dark again, then the light is noted
             still_on = self._dark_again()
-            lit_ms = self._lit_before_ms
+            lit_ms = self._lit_before_ms + self._lit_after_ms
             if isinstance(error, ExposureFailedError):
                 lit_ms += error.lit_ms + self._lit_until_ms(error.begun_at)
             power = self._source.relative_power(self._level(event).led_percent)
@@ -277,7 +279,7 @@ class AcquisitionEngine(MDAEngine):
             xy_read_um=(round(self._position[0], 2), round(self._position[1], 2)),
             z_read_um=round(self._position[2], 3),
             signal_dose_ms=round(exposure_read * power, 6),
-            sample_dose_ms=round((self._lit_before_ms + lit_ms) * power, 6),
+            sample_dose_ms=round((self._lit_before_ms + lit_ms + self._lit_after_ms) * power, 6),
         )
         image = exposure.image.astype(np.uint16, copy=False)
         image.flags.writeable = False  # listeners get the same array while it is being written
@@ -355,7 +357,7 @@ class AcquisitionEngine(MDAEngine):
         key = self._key(event)
         xy_um = (event.x_pos or 0.0, event.y_pos or 0.0)
         visit = SiteVisit(key, self._attempts.get(key, 0) + 1, xy_um, event.z_pos)
-        self._recorder.open_visit(self._planned(visit), xy_um)  # while the stage moves
+        self._recorder.open_visit(self._planned(visit), xy_um, event.z_pos)  # while the stage moves
         return visit
 
     def _planned(self, visit: SiteVisit) -> VisitRecord:
@@ -540,11 +542,22 @@ class AcquisitionEngine(MDAEngine):
 
     def _dark_again(self) -> LightOnError | None:
         """Switch every light off after an exposure; what stays on is raised when the frame's line is written."""
+        simulator = self._profile.simulator
+        still_on: LightOnError | None = None
         try:
-            switch_light_off(self.mmcore, self._profile)
+            late_ms = switch_light_off(self.mmcore, self._profile)
         except LightOnError as error:
-            return error
-        return None
+            late_ms, still_on = error.lit_ms, error
+        if simulator is None or simulator.clock == "real":  # a fast clock stands still while devices are waited for
+            self._lit_after_ms = late_ms
+        return still_on
+
+    def _is_silent(self, visit: SiteVisit, event: MDAEvent, told: str) -> None:
+        """Note the light so far of an exposure that hangs: who sees a hang may kill the program."""
+        power = self._source.relative_power(self._level(event).led_percent)
+        lit_ms = (time.perf_counter() - self._exposing_since) * 1000 * power
+        self._recorder.exposing(self._exposing(visit, event).model_copy(update={"unnoted_ms": round(lit_ms, 6)}))
+        self._on_silence(told)
 
     def _skip(
         self,

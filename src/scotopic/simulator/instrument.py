@@ -217,13 +217,14 @@ class Instrument:
         self._be_slow()
         if hang := self._faults.due("camera_hangs"):
             self._clock.be_slow(min(hang.amount, MAX_HANG_S))
-        if self._faults.due("snap_fails"):
-            raise RuntimeError("camera error: no image was read out")
+        fails = self._faults.due("snap_fails")
         if (full := self._faults.due("disk_fills")) and full.folder:
             fill_disk(Path(full.folder))
         start = self._clock.now()
         end = start + exposure_ms / 1000
         self._clock.wait_until(end)
+        if fails:  # the light was given all the same
+            raise RuntimeError("camera error: no image was read out")
         with self._lock:
             light_ms = self._light.integral_ms(start, end)
             with self._clock.standing_still():

@@ -104,7 +104,8 @@ class VisitRecord(FrozenModel):
     left: bool = False
     """The visit is over: each frame that was begun has a line in the ledger, or is in `unnoted_ms`."""
     unnoted_ms: float = 0
-    """Light that a visit which was killed has given without a line in the ledger, milliseconds at full power."""
+    """Light that a visit which was killed, or a frame that hangs, has given without a line in the ledger, milliseconds at
+    full power."""
 
     @property
     def key(self) -> tuple[str, int, int, int]:
@@ -135,10 +136,10 @@ def settled(
         When the computer was started, in seconds since the epoch.
     """
     begun: dict[tuple[str, int, int, int], VisitRecord] = {}
-    exposed: dict[tuple[str, int, int, int], set[tuple[str, int]]] = defaultdict(set)
+    exposed: dict[tuple[str, int, int, int], dict[tuple[str, int], float]] = defaultdict(dict)
     for visit in visits:
         if visit.level:
-            exposed[visit.key].add((visit.level, visit.z))
+            exposed[visit.key][visit.level, visit.z] = visit.unnoted_ms
         elif visit.left:
             begun.pop(visit.key, None)
         else:
@@ -152,7 +153,8 @@ def settled(
         if frames <= noted[key]:
             continue
         if visit.boot and abs(visit.boot - boot) < _SAME_BOOT_S:
-            unnoted = [visit.frame_dose_ms[level] for level, _ in exposed[key] - noted[key]]
+            open_ = {frame: lit_ms for frame, lit_ms in exposed[key].items() if frame not in noted[key]}
+            unnoted = [max(visit.frame_dose_ms[level], lit_ms) for (level, _), lit_ms in open_.items()]
         else:
             unnoted = [visit.frame_dose_ms[level] for level, _ in frames - noted[key]]
         lost_ms = sum(sorted(unnoted, reverse=True)[:MOST_UNNOTED])

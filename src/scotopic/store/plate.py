@@ -56,6 +56,8 @@ class PlateLayout:
     width_px: int
     pixel_size_um: float
     z_step_um: float
+    interval_s: float
+    """Time between two time points; 1 where nothing is known of it."""
 
     @classmethod
     def of(cls, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateLayout:
@@ -88,6 +90,7 @@ class PlateLayout:
             width_px=camera.width_px,
             pixel_size_um=camera.pixel_size_um,
             z_step_um=protocol.z_stack.step_um if protocol.z_stack else 1.0,
+            interval_s=(protocol.time_lapse.interval_s if protocol.time_lapse else 0.0) or 1.0,
         )
 
     @property
@@ -119,17 +122,19 @@ class PlateStore:
 
     # ------------------------------------------------------------------ writing
 
-    def open_field(self, well: str, site: int, xy_um: tuple[float, float]) -> Path:
+    def open_field(self, well: str, site: int, xy_um: tuple[float, float], z_um: float | None = None) -> Path:
         """Make a field if it is not there yet, with its stage position as translation, and return its folder.
+
+        The height is that of the first plane; 0 where nobody has set it.
 
         No metadata name it before its first frames are committed: until then no reader finds it.
         """
         folder = self.field_path(well, site)
         if folder in self._made or str(site) in self._fields.get(well, []):
             return folder
-        corner = [
+        corner = [z_um or 0.0] + [
             v - (n - 1) / 2 * self.layout.pixel_size_um
-            for v, n in zip(xy_um, (self.layout.width_px, self.layout.height_px), strict=True)
+            for v, n in zip(reversed(xy_um), (self.layout.height_px, self.layout.width_px), strict=True)
         ]
         for inner, text in self._field_template().items():
             target = folder / inner
@@ -277,11 +282,11 @@ class PlateStore:
         """Make the empty arrays of a label group, where its field lies."""
         image = json.loads((group.parent.parent / "zarr.json").read_text(encoding="utf-8"))
         first = image["attributes"]["ome"]["multiscales"][0]["datasets"][0]
-        x_y = first["coordinateTransformations"][1]["translation"][:-3:-1]
+        corner = first["coordinateTransformations"][1]["translation"][-3:]
         for inner, text in self._label_template().items():
             target = group / inner
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(_translated(text, x_y), encoding="utf-8", newline="\n")
+            target.write_text(_translated(text, corner), encoding="utf-8", newline="\n")
 
     def _declare_labels(self, group: Path) -> None:
         """Name a label group to the readers of its field, once its masks are there."""
@@ -444,7 +449,13 @@ class PlateStore:
         px = self.layout.pixel_size_um
         datasets = []
         for number, factor in enumerate(self.layout.pyramid):
-            scale = {"t": 1.0, "c": 1.0, "z": self.layout.z_step_um, "y": px * factor, "x": px * factor}
+            scale = {
+                "t": self.layout.interval_s,
+                "c": 1.0,
+                "z": self.layout.z_step_um,
+                "y": px * factor,
+                "x": px * factor,
+            }
             # Pixels are points at their centres: those of a coarser level lie in the middle of what they bin.
             centre = (factor - 1) / 2 * px
             shift = {"t": 0.0, "c": 0.0, "z": 0.0, "y": centre, "x": centre}
@@ -481,15 +492,15 @@ def _opened(folder: Path, pyramid: tuple[int, ...], config: dict[str, Any]) -> l
 
 
 def _translated(text: str, corner_um: list[float]) -> str:
-    """Add the stage position of the first pixel to the translations of a field's metadata."""
+    """Add the stage position of the first pixel, z, y and x, to the translations of a field's metadata."""
     data = json.loads(text)
     multiscales = data.get("attributes", {}).get("ome", {}).get("multiscales", [])
     if not multiscales:
         return text
     for dataset in multiscales[0]["datasets"]:
         translation = dataset["coordinateTransformations"][1]["translation"]
-        translation[-1] += corner_um[0]
-        translation[-2] += corner_um[1]
+        for axis in (-1, -2, -3):
+            translation[axis] += corner_um[axis]
     return json.dumps(data)  # indented it would take ten times as long
 
 

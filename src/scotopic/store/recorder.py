@@ -76,16 +76,16 @@ class Recorder:
         self._site = SiteRecord()
         self._first_planes: dict[str, NDArray[Any]] = {}
 
-    def open_visit(self, visit: VisitRecord, xy_um: tuple[float, float]) -> None:
+    def open_visit(self, visit: VisitRecord, xy_um: tuple[float, float], z_um: float | None = None) -> None:
         """Note that a site is going to be lit, and make its field in the plate, in the background.
 
         Both are on the disk before its first light goes on (`wait_for_pixels`).
         """
-        self._field = self._first.submit(self._begin, visit, xy_um)
+        self._field = self._first.submit(self._begin, visit, xy_um, z_um)
 
-    def _begin(self, visit: VisitRecord, xy_um: tuple[float, float]) -> Path:
+    def _begin(self, visit: VisitRecord, xy_um: tuple[float, float], z_um: float | None) -> Path:
         self._run.visits.append([visit])
-        return self._plate.open_field(visit.well, visit.site, xy_um)
+        return self._plate.open_field(visit.well, visit.site, xy_um, z_um)
 
     def exposing(self, exposure: VisitRecord) -> None:
         """Note that a frame is about to be lit: known after a kill, though not after a power cut (nothing waits for the disk)."""
