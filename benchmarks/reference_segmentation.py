@@ -93,9 +93,9 @@ def simulated() -> tuple[str, list[Field], NDArray[Any]]:
         tables.append(matched[whole])
     nuclei = pd.concat(tables)
     shape = fields[0][0].shape
-    light = estimate_illumination(nuclei.y_um, nuclei.x_um, nuclei.mean_intensity, shape)  # without a size: pixels
-    nuclei = light.corrected(nuclei, nuclei.y_um, nuclei.x_um)
-    return specimen.fingerprint, fields, nuclei[["dna", "integrated_intensity"]].to_numpy().T
+    light = estimate_illumination(nuclei.y_px, nuclei.x_px, nuclei.mean_intensity_counts, shape)
+    nuclei = light.corrected(nuclei, nuclei.y_px, nuclei.x_px)
+    return specimen.fingerprint, fields, nuclei[["dna", "integrated_intensity_counts"]].to_numpy().T
 
 
 def main() -> None:

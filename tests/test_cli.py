@@ -160,7 +160,7 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     assert segmented.returncode == 0, segmented.stderr
     nuclei = pd.read_parquet(masks / "nuclei.parquet")
     assert nuclei.image.nunique() == 24
-    assert nuclei.mean_intensity.between(200, 12_000).mean() > 0.9, "in photo-electrons: a bright nucleus has 8000"
+    assert nuclei.mean_intensity_e.between(200, 12_000).mean() > 0.9, "in photo-electrons: a bright nucleus has 8000"
     run = RunFolder(out)
     plate = run.plate(run.read_protocol(), run.read_profile())
     setup = SimulatorSetup.of(run.read_profile(), run.read_protocol())
@@ -208,7 +208,7 @@ def test_one_look_needs_no_protocol(tmp_path):
     result = scotopic("snap", "B2", "-m", SIMULATED, "--level", "2%", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     assert "no --protocol: a 96-well plate" in result.stdout
-    assert "signal dose 4 ms, sample dose 4.5 ms" in result.stdout
+    assert "signal dose 4 ms, sample dose 4 ms" in result.stdout
     assert "focus score" in result.stdout
     assert "of 65535 counts" in result.stdout
     with tifffile.TiffFile(tmp_path / "B2_0.ome.tif") as file:
@@ -260,7 +260,7 @@ def test_what_cannot_be_segmented_is_told_in_one_line(tmp_path):
     iio.imwrite(tmp_path / "colour.png", np.zeros((9, 9, 3), np.uint8))
     for source, expected in (
         ("text.png", "cannot be read as an image"),
-        ("colour.png", "has the shape (9, 9, 3); allowed: one grey plane"),
+        ("colour.png", "has the shape (9, 9, 3): several planes or colours; allowed: one grey plane"),
         ("empty", "holds nothing to segment"),
         ("nowhere.tif", "holds nothing to segment"),
     ):

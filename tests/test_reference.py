@@ -85,7 +85,7 @@ def test_nuclei_are_the_same_at_every_level_and_their_light_follows_the_dose(run
     write_tables(run)
     table = pd.read_parquet(run.path / "nuclei" / "reference.parquet")
     assert len(pd.read_csv(run.path / "nuclei" / "reference.csv")) == len(table)
-    signal = table.pivot_table(index=["well", "site", "label"], columns="level", values="integrated_intensity")
+    signal = table.pivot_table(index=["well", "site", "label"], columns="level", values="integrated_intensity_e")
     dose = table.groupby("level").relative_dose.first()
     assert set(dose.index) == {level.name for level in run.read_protocol().light_levels}
     ratio = signal.div(signal["100%"], axis=0).median()

@@ -215,6 +215,9 @@ def segment(
     dose: Annotated[float | None, typer.Option(help="Or their light relative to full light (--model).")] = None,
     workers: Annotated[int, typer.Option(min=-1, help="Processes; -1: one a core.")] = -1,
     again: Annotated[bool, typer.Option("--again", help="Also where a run has masks already.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace labels and tables in --out, whoever made them.")
+    ] = False,
 ) -> None:
     """Find and measure nuclei, by standard image analysis (--reference) or by a network (--model).
 
@@ -233,17 +236,28 @@ def segment(
         _fail([Problem("= 0; allowed: 1 or more, or -1 for one a core", key="--workers")])
     with _told_in_one_line():
         if model is not None and out is not None:
-            count = workflow.segment_with_model(
-                images, out, typer.echo, model_path=model, light=light, dose=dose, profile_path=microscope
+            segmented = workflow.segment_with_model(
+                images,
+                out,
+                typer.echo,
+                model_path=model,
+                light=light,
+                dose=dose,
+                profile_path=microscope,
+                overwrite=overwrite,
             )
-            typer.echo(f"{count:,} nuclei; wrote {out}")
-            return
-        if out is None:
+        elif out is None:
             for run_folder in images:
                 workflow.segment_run(run_folder, typer.echo, workers=workers, again=again)
             return
-        count = workflow.segment(images, out, typer.echo, profile_path=microscope, workers=workers)
-    typer.echo(f"{count:,} nuclei; wrote {out}")
+        else:
+            segmented = workflow.segment(
+                images, out, typer.echo, profile_path=microscope, workers=workers, overwrite=overwrite
+            )
+    for problem in segmented.left_out:
+        typer.echo(f"error: {problem}; left out", err=True)
+    typer.echo(f"{segmented.nuclei:,} nuclei; wrote {out}")
+    raise typer.Exit(1 if segmented.left_out else 0)
 
 
 @app.command()

@@ -142,7 +142,7 @@ def _of_site(tables: dict[str, pd.DataFrame], frames: dict[str, FrameRecord], br
     parts = []
     for level, table in tables.items():
         of_bright = tables[bright.level]
-        place: dict[str, Any] = {"well": bright.well, "site": bright.site, "t": bright.t, "level": level}
+        place: dict[str, Any] = {"well": bright.well, "site": bright.site, "t": bright.t, "z": bright.z, "level": level}
         place["relative_dose"] = frames[level].signal_dose_ms / bright.signal_dose_ms
         part = table.assign(**{flag: of_bright[flag] for flag in _FLAGS}, **place)
         parts.append(part[[*place, *table.columns]])

@@ -28,8 +28,8 @@ def test_light_is_that_above_the_local_background_in_electrons():
     assert first.area_um2 == pixels * 0.25
     assert (first.x_um, first.y_um) == pytest.approx((1000 + 25, 2000 + 20))
     assert (first.x_px, first.y_px) == pytest.approx((50, 40))
-    assert first.background == pytest.approx(0.5 * 2 * 50, abs=2)
-    assert first.integrated_intensity == pytest.approx(0.5 * 1000 * pixels, rel=0.01)
+    assert first.background_e == pytest.approx(0.5 * 2 * 50, abs=2)
+    assert first.integrated_intensity_e == pytest.approx(0.5 * 1000 * pixels, rel=0.01)
     assert first.eccentricity < 0.1
     assert list(table.touches_border) == [False, True]
     assert not table.saturated.any()

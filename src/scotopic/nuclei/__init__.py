@@ -7,6 +7,7 @@ from scotopic.nuclei.illumination import (
     Illumination,
     estimate_illumination,
     evenly_lit,
+    unevenly_lit,
 )
 from scotopic.nuclei.matching import THRESHOLDS, Comparison, Matching, matching, pooled
 from scotopic.nuclei.measurement import measure, measure_levels
@@ -41,4 +42,5 @@ __all__ = [
     "reference_segmentation",
     "renumbered",
     "tidy",
+    "unevenly_lit",
 ]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scotopic.nuclei.measurement import intensity_unit, mean_intensity
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
@@ -42,7 +44,7 @@ class Illumination:
     def corrected(self, nuclei: pd.DataFrame, y_px: ArrayLike, x_px: ArrayLike) -> pd.DataFrame:
         """Return a table with intensities above background divided by the light at each nucleus (`illumination`)."""
         light = self.at(y_px, x_px)
-        intensities = {name: nuclei[name] / light for name in ("mean_intensity", "integrated_intensity")}
+        intensities = {name: nuclei[name] / light for name in _lit_columns(nuclei)}
         return nuclei.assign(**intensities, illumination=light)
 
 
@@ -102,15 +104,27 @@ def evenly_lit(
     (DataFrame, str)
         The table with a column `illumination`, and why it is not corrected (empty if it is).
     """
-    whole = nuclei[~nuclei["touches_border"] & (nuclei["mean_intensity"] > 0) & (True if trusted is None else trusted)]
+    lit = mean_intensity(nuclei) > 0
+    whole = nuclei[~nuclei["touches_border"] & lit & (True if trusted is None else trusted)]
     try:
         if len(shapes) > 1:
             raise ValueError("the images differ in size")
         shape = next(iter(shapes))
-        light = estimate_illumination(whole["y_px"], whole["x_px"], whole["mean_intensity"], (shape[0], shape[1]))
+        light = estimate_illumination(whole["y_px"], whole["x_px"], mean_intensity(whole), (shape[0], shape[1]))
     except ValueError as error:
         return nuclei.assign(illumination=1.0), f"uneven illumination is not corrected: {error}"
     return light.corrected(nuclei, nuclei["y_px"], nuclei["x_px"]), ""
+
+
+def unevenly_lit(nuclei: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as it was before `evenly_lit`."""
+    raw = {name: nuclei[name] * nuclei["illumination"] for name in _lit_columns(nuclei)}
+    return nuclei.assign(**raw).drop(columns="illumination")
+
+
+def _lit_columns(nuclei: pd.DataFrame) -> tuple[str, str]:
+    unit = intensity_unit(nuclei)
+    return f"mean_intensity_{unit}", f"integrated_intensity_{unit}"
 
 
 def _terms(y_px: NDArray[np.float64], x_px: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:

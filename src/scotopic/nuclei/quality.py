@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage as ndi
 
+from scotopic.nuclei.measurement import area, mean_intensity
 from scotopic.protocol import QualityGate
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def judge(
         "uneven": _unevenness(labels, nuclei),
         "size_spread": _size_spread(nuclei),
         "elongated": float(nuclei["eccentricity"].median()),
-        "clumped": float(nuclei["area_um2"][nuclei["clump"]].sum() / nuclei["area_um2"].sum()),
+        "clumped": float(area(nuclei)[nuclei["clump"]].sum() / area(nuclei).sum()),
     }
     failures = {
         "out of focus": figures["sharpness"] < gate.least_sharpness,
@@ -112,7 +113,7 @@ def _background_counts(smooth: NDArray[np.float32], mask: NDArray[np.bool_]) -> 
 
 def _unevenness(labels: NDArray[Any], nuclei: pd.DataFrame) -> float:
     """Return the largest ratio between opposite halves: of median intensities, or infinity for a dark half."""
-    intensity = nuclei["mean_intensity"].to_numpy()
+    intensity = mean_intensity(nuclei).to_numpy()
     centres = np.array(ndi.center_of_mass(labels > 0, labels, nuclei["label"].to_numpy())).reshape(-1, 2)
     worst = 1.0
     for place, size in zip(centres.T, labels.shape, strict=True):
@@ -127,7 +128,7 @@ def _unevenness(labels: NDArray[Any], nuclei: pd.DataFrame) -> float:
 
 
 def _size_spread(nuclei: pd.DataFrame) -> float:
-    whole = nuclei.loc[~nuclei["touches_border"], "area_um2"]
+    whole = area(nuclei)[~nuclei["touches_border"]]
     if len(whole) < _ENOUGH_TO_JUDGE:
         return float("nan")
     logarithm = np.log(whole.to_numpy())

@@ -79,7 +79,13 @@ def _measured(
     """Return the table of nuclei of a frame, with the columns that the reference's tables have."""
     origin = origin_um(record, camera)
     table = measure(labels, image, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
-    place: dict[str, Any] = {"well": record.well, "site": record.site, "t": record.t, "level": record.level}
+    place: dict[str, Any] = {
+        "well": record.well,
+        "site": record.site,
+        "t": record.t,
+        "z": record.z,
+        "level": record.level,
+    }
     place["relative_dose"] = relative_dose
     return table.assign(**place)[[*place, *table.columns]]
 

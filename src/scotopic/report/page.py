@@ -193,8 +193,8 @@ def _network_tables(run: RunFolder, report: Report) -> pd.DataFrame | None:
 
 def _histograms(canvas: Canvas, report: Report, tables: pd.DataFrame) -> None:
     names = [row.name for row in report.levels if row.source == "network"]
-    whole = tables[~tables["touches_border"] & (tables["integrated_intensity"] > 0)]
-    dna = whole["integrated_intensity"] / whole["relative_dose"]
+    whole = tables[~tables["touches_border"] & (tables["integrated_intensity_e"] > 0)]
+    dna = whole["integrated_intensity_e"] / whole["relative_dose"]
     all_axes = canvas.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
     for axes, name in zip(all_axes, names, strict=True):
         if len(

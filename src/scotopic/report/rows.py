@@ -90,17 +90,17 @@ def _summary(nuclei: pd.DataFrame, light: pd.DataFrame, camera: Camera) -> Summa
         None if share is None else 100 * share,
         why,
         float(whole["area_um2"].median()) if len(whole) else None,
-        float((whole["mean_intensity"] / whole["relative_dose"]).mean()) if len(whole) else None,
+        float((whole["mean_intensity_e"] / whole["relative_dose"]).mean()) if len(whole) else None,
     )
 
 
 def _g2_share(nuclei: pd.DataFrame, camera: Camera) -> tuple[float | None, str]:
     """Return the share of nuclei in G2, or why there is none."""
     pixels = nuclei["area_um2"] / camera.pixel_size_um**2
-    photons = np.maximum(nuclei["integrated_intensity"], 0) + pixels * np.maximum(nuclei["background"], 0)
+    photons = np.maximum(nuclei["integrated_intensity_e"], 0) + pixels * np.maximum(nuclei["background_e"], 0)
     noise = np.sqrt(pixels * camera.read_noise_e**2 + photons)  # of the integrated signal, electrons
     try:
-        return fit_cell_cycle(nuclei["integrated_intensity"], noise).g2_of_two, ""
+        return fit_cell_cycle(nuclei["integrated_intensity_e"], noise).g2_of_two, ""
     except NoFitError as error:
         return None, str(error)
 

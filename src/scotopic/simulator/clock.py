@@ -32,12 +32,13 @@ class Clock:
 
     def be_slow(self, seconds: float) -> None:
         """Let time pass here and in the world outside: for devices that hang."""
-        end = time.perf_counter() + seconds
-        while (left := end - time.perf_counter()) > 0:
-            begun = time.perf_counter()
-            time.sleep(min(left, _TICK_S))
+        begun, passed = time.perf_counter(), 0.0
+        while passed < seconds:
+            time.sleep(min(seconds - passed, _TICK_S))
+            now = min(time.perf_counter() - begun, seconds)
             if self._fast:  # little by little: light that another thread switches off meanwhile ends at its time
-                self._now += time.perf_counter() - begun
+                self._now += now - passed
+            passed = now
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:

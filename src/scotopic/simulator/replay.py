@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile
 from PIL import Image
 from scipy import ndimage
 from skimage.measure import label
 from skimage.segmentation import relabel_sequential
 
+from scotopic.nuclei.images import image_files, image_name, read_plane
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.simulator.specimen import Field, Scene, Truth, nuclei_table
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from scotopic.protocol import ImageSpecimenSettings, Site
 
-_SUFFIXES = {".png", ".tif", ".tiff"}
 _CACHED_IMAGES = 8
 
 
@@ -68,13 +67,13 @@ class ImageSpecimen:
         problems = []
         seen: dict[bytes, Path] = {}
         for path in self._paths:
-            pixels = hashlib.sha256(_read_image(path).tobytes()).digest()
+            pixels = hashlib.sha256(read_plane(path).tobytes()).digest()
             if pixels in seen:
                 problems.append(Problem(f"is the same image as {seen[pixels].name}: remove one of them", str(path)))
             seen.setdefault(pixels, path)
             try:
                 if (mask := mask_path(path)) is not None:
-                    _read_masks(mask, _read_image(path).shape)
+                    _read_masks(mask, read_plane(path).shape)
             except ProblemsError as error:
                 problems += error.problems
         if problems:
@@ -216,7 +215,7 @@ class ImageSpecimen:
     def _prepare(self, path: Path) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
         """Return the fluorescence of a source image (peak near 1) and its masks."""
         offset, scale = self._conversion
-        image = _smoothed(_read_image(path), self._settings.smooth_px)
+        image = _smoothed(read_plane(path), self._settings.smooth_px)
         mask = mask_path(path)
         return np.maximum(image - offset, 0) * scale, None if mask is None else _read_masks(mask, image.shape)
 
@@ -226,7 +225,7 @@ class ImageSpecimen:
 
         One conversion for all: a dim or empty image stays dim or empty beside the others.
         """
-        samples = np.concatenate([_read_image(path)[::5, ::5].ravel() for path in self._paths])
+        samples = np.concatenate([read_plane(path)[::5, ::5].ravel() for path in self._paths])
         offset = self._settings.offset_counts
         offset = float(np.percentile(samples, 1)) if offset is None else offset
         peak = float(np.percentile(samples, 99.5)) - offset
@@ -245,7 +244,8 @@ def image_paths(settings: ImageSpecimenSettings) -> tuple[Path, ...]:
     """
     folder = Path(settings.folder)
     inner = folder / "images"
-    paths = sorted(p for p in (inner if inner.is_dir() else folder).glob("[!.]*") if p.suffix.lower() in _SUFFIXES)
+    source = inner if inner.is_dir() else folder
+    paths = image_files(source) if source.is_dir() else []
     if not paths:
         what = "holds no TIFF or PNG images" if folder.is_dir() else "is no folder"
         raise ProblemsError([Problem(what, str(folder))])
@@ -257,14 +257,7 @@ def mask_path(image: Path) -> Path | None:
     folder = image.parent.parent / "masks"
     if not folder.is_dir():
         return None
-    return next(
-        (p for p in sorted(folder.iterdir()) if _stem(p) == _stem(image) and p.suffix.lower() in _SUFFIXES), None
-    )
-
-
-def _stem(path: Path) -> str:
-    """Return a file's name without `.png`, `.tif` or `.ome.tif`."""
-    return path.stem.removesuffix(".ome")
+    return next((p for p in image_files(folder) if image_name(p) == image_name(image)), None)
 
 
 def _image_shape(path: Path) -> tuple[int, int]:
@@ -274,61 +267,21 @@ def _image_shape(path: Path) -> tuple[int, int]:
             with Image.open(path) as image:
                 width, height = image.size
         except Exception as error:
-            raise _unreadable(path, error) from error
+            raise ProblemsError([Problem(f"cannot be read as an image: {error}", str(path))]) from error
         return height, width
-    height, width = _read_image(path).shape
+    height, width = read_plane(path).shape
     return height, width
-
-
-def _read_image(path: Path) -> NDArray[Any]:
-    """Return the one grey plane of an image file, finite."""
-    try:
-        image = _read_with_pillow(path) if path.suffix.lower() == ".png" else _read_tiff(path)
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    plane = _plane(image, path)
-    if plane.dtype.kind not in "uif":
-        raise ProblemsError([Problem(f"holds {plane.dtype} values, no brightness", str(path))])
-    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-        raise ProblemsError([Problem("holds values that are not finite", str(path))])
-    return plane
-
-
-def _read_tiff(path: Path) -> NDArray[Any]:
-    try:
-        return tifffile.imread(path)
-    except ValueError:  # a compression that tifffile leaves to an optional package; Pillow knows the usual ones
-        return _read_with_pillow(path)
-
-
-def _read_with_pillow(path: Path) -> NDArray[Any]:
-    with Image.open(path) as image:
-        if image.mode == "P":
-            raise ValueError("colours from a palette")
-        return np.asarray(image)
 
 
 def _read_masks(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a label image; one that knows nucleus and background only is taken apart into its pieces."""
-    masks = _read_image(path)
+    masks = read_plane(path, labels=True)
     if masks.shape != shape:
         what = f"is {masks.shape[1]} x {masks.shape[0]} pixels, its image {shape[1]} x {shape[0]}"
         raise ProblemsError([Problem(what, str(path))])
-    if masks.dtype.kind not in "uib" or masks.min() < 0:
+    if masks.dtype.kind not in "ui" or masks.min() < 0:
         raise ProblemsError([Problem(f"must hold whole numbers from 0 (background), not {masks.dtype}", str(path))])
     return label(masks) if len(np.unique(masks)) <= 2 else masks
-
-
-def _unreadable(path: Path, error: Exception) -> ProblemsError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return ProblemsError([Problem(f"cannot be read as an image: {reason}", str(path))])
-
-
-def _plane(image: NDArray[Any], path: Path) -> NDArray[Any]:
-    image = np.squeeze(image)
-    if image.ndim != 2:
-        raise ProblemsError([Problem(f"has shape {image.shape}: one grey plane (Y, X) is needed", str(path))])
-    return image
 
 
 def _smoothed(image: NDArray[Any], sigma_px: float | None) -> NDArray[np.float32]:

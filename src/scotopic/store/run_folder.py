@@ -139,11 +139,25 @@ class RunFolder:
     def begin(
         self, protocol: ImagingProtocol, profile: MicroscopeProfile, protocol_path: Path, profile_path: Path
     ) -> None:
-        """Note what is to be done, and copy protocol, profile and configuration into the run as given."""
+        """Note what is to be done, and copy protocol, profile and configuration into the run as given.
+
+        Raises
+        ------
+        ProblemsError
+            If the folder holds other files of these names: they are not ours to replace.
+        """
         config_path = profile.config_path(profile_path)
         copies = {"protocol.yaml": protocol_path, "microscope.yaml": profile_path, config_path.name: config_path}
+        others = [
+            name
+            for name, source in copies.items()
+            if (self.path / name).exists() and (self.path / name).read_bytes() != source.read_bytes()
+        ]
+        if others:
+            told = f"holds another {' and another '.join(others)}, and no run; choose another --out"
+            raise ProblemsError([Problem(told, str(self.path))])
         for name, source in copies.items():
-            if not ((self.path / name).exists() and source.samefile(self.path / name)):
+            if not (self.path / name).exists():
                 shutil.copyfile(source, self.path / name)
         sync(self.path / name for name in copies)
         job = {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from scotopic.protocol import MicroscopeProfile, Problem, ProblemsError, read_model
-from scotopic.workflow.segmentation import fields_of, write_nuclei
+from scotopic.workflow.nuclei_folder import NucleiFolder
+from scotopic.workflow.segmentation import Segmented, fields_of, placed, refuse_same_names, units_of
 from scotopic.workflow.validating import fits
 
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ def segment_with_model(
     light: str | None = None,
     dose: float | None = None,
     profile_path: Path | None = None,
-) -> int:
+    overwrite: bool = False,
+) -> Segmented:
     """Find and measure the nuclei of images with a network; the folder has the layout of the reference segmentation's.
 
     Parameters
@@ -37,20 +37,16 @@ def segment_with_model(
         Their light relative to full light, instead.
     profile_path : Path, optional
         Microscope profile: camera and pixel size of images that are not of a run.
-
-    Returns
-    -------
-    int
-        Number of nuclei.
+    overwrite : bool
+        Replace labels and tables in `out`, whoever made them.
 
     Raises
     ------
     ProblemsError
-        If an image cannot be read, the model does not fit, or light or camera are not said.
+        If no image can be read, the model does not fit, or light or camera are not said; or `out` holds labels or tables that
+        no `segment` wrote.
     """
-    import imageio.v3 as iio
-
-    from scotopic.learning.model import Model
+    from scotopic.learning.model import Model, model_hash
     from scotopic.learning.prediction import Predictor
     from scotopic.nuclei import measure
     from scotopic.pictures import overlay
@@ -64,28 +60,38 @@ def segment_with_model(
             model.card.channel if model.card.channel in profile.light_sources else ", ".join(profile.light_sources)
         )
         fits(model_path, profile.camera.pixel_size_um, channel)
-    for folder in ("labels", "overlays"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    predictors: dict[str, Predictor] = {}
-    tables, shapes = [], set()
+    refuse_same_names(fields, sources[0])
+    how = {"method": f"model {model_hash(model_path)} at {light or dose}", **units_of(fields)}
+    folder = NucleiFolder(out, how, overwrite=overwrite)
     for field in fields:
         if field.camera is None:
             told = "must be given: a network needs the camera's offset, gain and read noise, and the pixel size"
             raise ProblemsError([Problem(told, key="--microscope")])
         fits(model_path, field.camera.pixel_size_um, field.channel)
+    folder.open()
+    left_out: list[Problem] = []
+    predictors: dict[str, Predictor] = {}
+    tables, shapes = [], set()
+    for field in fields:
+        if field.camera is None:
+            continue  # refused above
+        try:
+            image = field.read()
+        except ProblemsError as error:
+            left_out += error.problems
+            continue
         camera = field.camera.noise
         predictor = predictors.setdefault(camera.model_dump_json(), Predictor(model, camera))
-        image = field.read()
         labels = predictor(image, relative).labels
-        iio.imwrite(out / "labels" / f"{field.name}.png", labels.astype(np.uint16))
-        iio.imwrite(out / "overlays" / f"{field.name}.png", overlay(image, labels))
+        folder.write_image(field.name, labels, overlay(image, labels))
         size = field.camera.pixel_size_um
         table = measure(labels, image, pixel_size_um=size, origin_um=field.origin_um, camera=field.camera)
-        table.insert(0, "image", field.name)
-        tables.append(table)
+        tables.append(placed(table, field))
         shapes.add(image.shape)
         say(f"{field.name}: {len(table)} nuclei")
-    return write_nuclei(out, tables, shapes, say)
+    if not tables:
+        raise ProblemsError(left_out)
+    return Segmented(folder.write_tables(tables, [], shapes, say), tuple(left_out))
 
 
 def _relative_dose(levels: dict[str, float], light: str | None, dose: float | None) -> float:

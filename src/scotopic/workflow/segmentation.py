@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from scotopic.nuclei.images import SUFFIXES, image_files, image_name, read_plane
 from scotopic.protocol import MicroscopeProfile, NucleiSettings, Problem, ProblemsError, read_model
+from scotopic.workflow.nuclei_folder import NucleiFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from scotopic.nuclei import SiteQuality
     from scotopic.protocol.profile import Camera
     from scotopic.store import RunFolder
-
-_IMAGES = (".png", ".tif", ".tiff")
 
 
 def segment_run(run_path: Path, say: Callable[[str], None], *, workers: int = -1, again: bool = False) -> int:
@@ -80,6 +79,16 @@ def opened_run(run_path: Path) -> RunFolder:
     return run
 
 
+@dataclass(frozen=True)
+class Segmented:
+    """What became of images."""
+
+    nuclei: int
+    """Number of nuclei."""
+    left_out: tuple[Problem, ...] = ()
+    """Images that could not be segmented, and why."""
+
+
 def segment(
     sources: Sequence[Path],
     out: Path,
@@ -87,11 +96,14 @@ def segment(
     *,
     profile_path: Path | None = None,
     workers: int = -1,
-) -> int:
+    overwrite: bool = False,
+) -> Segmented:
     """Find and measure the nuclei of images, or of a run's reference images, into a folder of their own.
 
-    Writes `labels/<name>.png` (16 bit), `overlays/<name>.png`, one table of all nuclei, `nuclei.csv` and
-    `nuclei.parquet`, and `quality.csv`: which images are good enough to learn from, why not, and what was measured.
+    Writes `labels/<name>.png` (16 bit; `.tif` of 32 bit for more than 65,535 nuclei), `overlays/<name>.png`, one table of
+    all nuclei, `nuclei.csv` and `nuclei.parquet`, and `quality.csv`: which images are good enough to learn from, why not,
+    and what was measured. What an earlier `segment` has written there is extended. An image that cannot be read is left
+    out, and the rest is done.
 
     Parameters
     ----------
@@ -101,59 +113,78 @@ def segment(
         Microscope profile: pixel size and camera, for micrometres and photo-electrons. A run has its own.
     workers : int
         Processes; -1 for as many as the machine has cores.
-
-    Returns
-    -------
-    int
-        Number of nuclei.
+    overwrite : bool
+        Replace labels and tables in `out`, whoever made them.
 
     Raises
     ------
     ProblemsError
-        If there is no image, or one cannot be read.
+        If there is no image, or none that can be read; or `out` holds labels or tables that no `segment` wrote.
     """
-    import pandas as pd
     from joblib import Parallel, delayed
 
     profile = read_model(profile_path, MicroscopeProfile) if profile_path else None
     fields = [field for source in sources for field in fields_of(source, profile)]
-    names = [field.name for field in fields]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ProblemsError([Problem(f"name more than one image: {', '.join(twice[:5])}", str(sources[0]))])
-    for folder in ("labels", "overlays"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    refuse_same_names(fields, sources[0])
+    folder = NucleiFolder(out, {"method": "reference", **units_of(fields)}, overwrite=overwrite)
+    folder.open()
     tables, verdicts, shapes = [], [], set()
+    left_out: list[Problem] = []
     found = Parallel(n_jobs=min(workers, len(fields)), return_as="generator")(
-        delayed(_segment_field)(field, out) for field in fields
+        delayed(_segment_field)(field, folder) for field in fields
     )
-    for field, (table, quality, shape) in zip(fields, found, strict=True):
-        table.insert(0, "image", field.name)
-        tables.append(table)
+    for field, result in zip(fields, found, strict=True):
+        if isinstance(result, ProblemsError):
+            left_out += result.problems
+            continue
+        table, quality, shape = result
+        tables.append(placed(table, field))
         shapes.add(shape)
         reasons = "; ".join(quality.reasons)
         verdicts.append({"image": field.name, "usable": quality.usable, "reasons": reasons, **quality.figures})
         say(_told(field.name, len(table), quality.reasons))
-    count = write_nuclei(out, tables, shapes, say)
-    pd.DataFrame(verdicts).to_csv(out / "quality.csv", index=False)
+    if not tables:
+        raise ProblemsError(left_out)
+    count = folder.write_tables(tables, verdicts, shapes, say)
     if profile is None and any(field.camera is None for field in fields):
         say("no --microscope: areas are in pixels, intensities in counts")
-    return count
+    return Segmented(count, tuple(left_out))
 
 
-def write_nuclei(
-    out: Path, tables: Sequence[pd.DataFrame], shapes: set[tuple[int, ...]], say: Callable[[str], None]
-) -> int:
-    """Write the nuclei of all images into one table, with uneven illumination taken out, and return their number."""
-    import pandas as pd
+def refuse_same_names(fields: Sequence[Field], source: Path) -> None:
+    """Refuse images whose labels would have the same name.
 
-    from scotopic.nuclei import evenly_lit
+    Raises
+    ------
+    ProblemsError
+        If there are any.
+    """
+    names = [field.name for field in fields]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ProblemsError([Problem(f"name more than one image: {', '.join(twice[:5])}", str(source))])
 
-    nuclei, uncorrected = evenly_lit(pd.concat(tables, ignore_index=True), shapes)
-    if uncorrected:
-        say(uncorrected)
-    nuclei.to_csv(out / "nuclei.csv", index=False)
-    nuclei.to_parquet(out / "nuclei.parquet", index=False)
-    return len(nuclei)
+
+def units_of(fields: Sequence[Field]) -> dict[str, str]:
+    """Return the units that the tables of images have, which all of a folder must share.
+
+    Raises
+    ------
+    ProblemsError
+        If some have a camera and some have none.
+    """
+    known = {field.camera is not None for field in fields}
+    if len(known) > 1:
+        raise ProblemsError(
+            [Problem("must be given where images of a run and others are segmented together", key="--microscope")]
+        )
+    return {"units": "micrometres, photo-electrons" if known == {True} else "pixels, counts"}
+
+
+def placed(table: pd.DataFrame, field: Field) -> pd.DataFrame:
+    """Return a table with the name of its image, and its place in the run, as first columns."""
+    place = {"image": field.name, **field.place}
+    labels = {f"label_{name}" if name in {*place, *table} else name: value for name, value in field.labels.items()}
+    return table.assign(**place, **labels)[[*place, *labels, *table.columns]]
 
 
 def _told(name: str, nuclei: int, reasons: Sequence[str]) -> str:
@@ -161,7 +192,7 @@ def _told(name: str, nuclei: int, reasons: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Field:
+class Field:
     """One image to be segmented, by any process."""
 
     name: str
@@ -171,25 +202,32 @@ class _Field:
     origin_um: tuple[float, float] = (0.0, 0.0)
     channel: str | None = None
     """Channel, where it is known."""
+    place: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Where it is from, for the columns of its table: of an image of a run well, site, t, z and level."""
+    labels: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Labels of its well."""
 
 
-def _segment_field(field: _Field, out: Path) -> tuple[pd.DataFrame, SiteQuality, tuple[int, ...]]:
-    """Write labels and overlay of an image; return the table of its nuclei, the verdict on it, and its shape."""
-    import imageio.v3 as iio
-
+def _segment_field(
+    image_field: Field, folder: NucleiFolder
+) -> tuple[pd.DataFrame, SiteQuality, tuple[int, ...]] | ProblemsError:
+    """Write labels and overlay of an image; return the table of its nuclei, the verdict, and its shape; or why not."""
     from scotopic.nuclei import judge, measure, reference_segmentation
     from scotopic.pictures import overlay
 
-    image = field.read()
-    pixel_size_um = field.camera.pixel_size_um if field.camera else 1.0
-    labels = reference_segmentation(image, pixel_size_um=pixel_size_um, settings=field.settings.segmentation)
-    iio.imwrite(out / "labels" / f"{field.name}.png", labels.astype(np.uint16))
-    iio.imwrite(out / "overlays" / f"{field.name}.png", overlay(image, labels))
-    table = measure(labels, image, pixel_size_um=pixel_size_um, origin_um=field.origin_um, camera=field.camera)
-    return table, judge(labels, image, table, field.settings.quality), image.shape
+    try:
+        image = image_field.read()
+    except ProblemsError as error:
+        return error
+    camera = image_field.camera
+    size = camera.pixel_size_um if camera else None
+    labels = reference_segmentation(image, pixel_size_um=size, settings=image_field.settings.segmentation)
+    folder.write_image(image_field.name, labels, overlay(image, labels))
+    table = measure(labels, image, pixel_size_um=size, origin_um=image_field.origin_um, camera=camera)
+    return table, judge(labels, image, table, image_field.settings.quality), image.shape
 
 
-def fields_of(source: Path, profile: MicroscopeProfile | None, light: str | None = None) -> list[_Field]:
+def fields_of(source: Path, profile: MicroscopeProfile | None, light: str | None = None) -> list[Field]:
     """Return the images that a path stands for; of a run those of a light level, of the reference level without it.
 
     Raises
@@ -199,47 +237,37 @@ def fields_of(source: Path, profile: MicroscopeProfile | None, light: str | None
     """
     if (source / "job.json").exists():
         return _fields_of_run(source, light)
-    files = sorted(p for p in source.iterdir() if p.suffix.lower() in _IMAGES) if source.is_dir() else [source]
+    files = image_files(source) if source.is_dir() else [source]
     if not files or not all(file.is_file() for file in files):
-        allowed = f"an image ({', '.join(_IMAGES)}), a folder of them, or a run"
+        allowed = f"an image ({', '.join(SUFFIXES)}), a folder of them, or a run"
         raise ProblemsError([Problem(f"holds nothing to segment; allowed: {allowed}", str(source))])
     camera = profile.camera if profile else None
-    return [_Field(file.name.split(".")[0], partial(_read_image, file), camera, NucleiSettings()) for file in files]
+    return [Field(image_name(file), partial(read_plane, file), camera, NucleiSettings()) for file in files]
 
 
-def _fields_of_run(source: Path, light: str | None) -> list[_Field]:
+def _fields_of_run(source: Path, light: str | None) -> list[Field]:
     from scotopic.reference import finished_frames, origin_um, read_frame
-    from scotopic.store import RunFolder
+    from scotopic.store import RunFolder, site_name
 
     run_folder = RunFolder(source)
     protocol, profile = run_folder.read_protocol(), run_folder.read_profile()
     reference = light or protocol.reference.name
     fields = []
     for (well, site, t), frames in finished_frames(run_folder).items():
-        if reference in frames:
-            name = f"{well}_{site}" + (f"_t{t}" if protocol.time_points > 1 else "")
-            read = partial(read_frame, source, frames[reference])
-            origin = origin_um(frames[reference], profile.camera)
-            fields.append(_Field(name, read, profile.camera, protocol.nuclei, origin, protocol.channel))
+        if (record := frames.get(reference)) is not None:
+            place = {"well": well, "site": site, "t": t, "z": record.z, "level": record.level}
+            fields.append(
+                Field(
+                    site_name(well, site, t) if protocol.time_points > 1 else f"{well}_{site}",
+                    partial(read_frame, source, record),
+                    profile.camera,
+                    protocol.nuclei,
+                    origin_um(record, profile.camera),
+                    protocol.channel,
+                    place,
+                    protocol.well_labels(well),
+                )
+            )
     if not fields:
         raise ProblemsError([Problem("has no finished site yet", str(source))])
     return fields
-
-
-def _read_image(path: Path) -> NDArray[Any]:
-    """Read one grey plane.
-
-    Raises
-    ------
-    ProblemsError
-        If it cannot be read, or is more than one plane.
-    """
-    import imageio.v3 as iio
-
-    try:
-        image = np.asarray(iio.imread(path))
-    except (OSError, ValueError) as error:
-        raise ProblemsError([Problem(f"cannot be read as an image: {error}", str(path))]) from error
-    if image.ndim != 2:
-        raise ProblemsError([Problem(f"has the shape {image.shape}; allowed: one grey plane", str(path))])
-    return image
