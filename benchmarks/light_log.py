@@ -375,7 +375,7 @@ def run_case(case: Case, work: Path) -> Verdict:
         return verdict
     records = run.ledger.read()
     verdict.recorded_ms = run.sample_dose_ms()
-    verdict.cut_ms = sum(visit.unnoted_ms for visit in run.visits.read())
+    verdict.cut_ms = sum(visit.unnoted_ms for visit in run.visits.read() if visit.left)
     judge_frames(verdict, records, images)
     problems = [str(problem) for problem in verify_run(run)]
     if run.read_status("acquire").get("state") == "budget_used_up":

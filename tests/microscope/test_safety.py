@@ -161,6 +161,7 @@ def test_a_camera_that_hangs_has_the_light_switched_off_meanwhile(tmp_path):
     assert [r.index for r in skipped] == [5]
     assert "the camera gave no answer for 1.0" in skipped[0].reason
     assert skipped[0].sample_dose_ms > 50, "a tenth of the power for at least a second, not for 4 ms"
+    assert run.sample_dose_ms() == pytest.approx(sum(r.sample_dose_ms for r in run.ledger.read())), "and counted once"
     assert verify(run) == []
 
 
