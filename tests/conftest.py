@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,11 @@ from scotopic.workflow import segment_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+for _name, _handler in (("SIGINT", signal.default_int_handler), ("SIGQUIT", signal.SIG_DFL)):
+    # A shell starts background jobs deaf to these, and processes inherit that: tests send them.
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _handler)
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"

@@ -22,13 +22,20 @@ def stretched(image: NDArray[Any], low: float = 1, high: float = 99.8) -> NDArra
     return scaled
 
 
-def overlay(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return an image, shape (Y, X), stretched, with the contours of its labels in red: shape (Y, X, 3), 8 bit."""
+def overlay(
+    image: NDArray[Any], labels: NDArray[Any], unlabelled: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Return an image, shape (Y, X), stretched, with contours: shape (Y, X, 3), 8 bit.
+
+    Labels are drawn in red, and in yellow what is as bright and has none.
+    """
     grey = stretched(image, 0.5, 99.8)
     root = (np.sqrt(grey / 255) * 255).astype(np.uint8)  # dim nuclei must be seen beside bright ones
     picture = np.repeat(root[..., None], 3, axis=2)
     inner = (ndi.minimum_filter(labels, 3) != labels) | (ndi.maximum_filter(labels, 3) != labels)
     picture[inner & (labels > 0)] = (255, 40, 40)
+    if unlabelled is not None:
+        picture[unlabelled & ~ndi.binary_erosion(unlabelled)] = (255, 210, 40)
     return picture
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage as ndi
-from skimage.morphology import disk, opening
+
+from scotopic.nuclei import unlabelled
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,8 +21,6 @@ GRID = 2
 _LONGEST_RAY_PX = 255
 _BRIGHT = 0.25
 """What is brighter than this share of a median nucleus, above background, and has no label, is not taught as background."""
-_HALO = 0.15
-"""... unless it lies so near to a nucleus, in median diameters, that it is that nucleus' blurred rim."""
 
 
 @dataclass(frozen=True)
@@ -110,33 +109,4 @@ def known(image: NDArray[Any], labels: NDArray[Any], doubted: Collection[int]) -
     """
     mask = labels > 0
     doubtful = np.isin(labels, list(doubted)) if doubted else np.zeros(mask.shape, bool)
-    if not mask.any() or mask.all():
-        return ~doubtful
-    smooth = ndi.gaussian_filter(np.asarray(image, np.float32), 1.0)
-    areas = np.bincount(labels.ravel())[1:]
-    diameter = float(np.sqrt(4 / np.pi * np.median(areas[areas > 0])))
-    background = _background(smooth, mask, diameter)
-    height = float(np.median((smooth - background)[mask]))
-    far = ndi.distance_transform_edt(~mask) > max(1.0, _HALO * diameter)
-    unlabelled = far & (smooth - background > _BRIGHT * height)
-    unlabelled = opening(unlabelled, disk(max(1, round(0.08 * diameter))))
-    return np.asarray(~(doubtful | unlabelled))
-
-
-def _background(smooth: NDArray[np.float32], mask: NDArray[np.bool_], diameter: float) -> NDArray[np.float32]:
-    """Return the light between the nuclei: the mean of what has no label, over some diameters around."""
-    outside = (~ndi.binary_dilation(mask, iterations=max(1, round(_HALO * diameter)))).astype(np.float32)
-    block = max(1, round(diameter / 4))
-    sigma = 3 * diameter / block
-    height, width = (n // block * block for n in smooth.shape)
-
-    def coarse(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        blocks = values[:height, :width].reshape(height // block, block, width // block, block)
-        return np.asarray(ndi.gaussian_filter(blocks.mean((1, 3)), sigma, mode="nearest"))
-
-    light, share = coarse(smooth * outside), coarse(outside)
-    everywhere = float(np.median(smooth[outside > 0])) if outside.any() else float(smooth.min())
-    low = np.where(share > 1e-3, light / np.maximum(share, 1e-3), everywhere)
-    rows, columns = (np.minimum(np.arange(n) // block, m - 1) for n, m in zip(smooth.shape, low.shape, strict=True))
-    background: NDArray[np.float32] = low[np.ix_(rows, columns)].astype(np.float32)
-    return background
+    return np.asarray(~(doubtful | unlabelled(image, labels, _BRIGHT)))

@@ -2,6 +2,7 @@
 
 from scotopic.nuclei.cell_cycle import LEAST_NUCLEI, SPLIT_DNA_CONTENT, CellCycle, NoFitError, fit_cell_cycle
 from scotopic.nuclei.contours import one_piece, renumbered, tidy
+from scotopic.nuclei.doubts import unlabelled
 from scotopic.nuclei.illumination import (
     LEAST_NUCLEI_FOR_ILLUMINATION,
     Illumination,
@@ -43,4 +44,5 @@ __all__ = [
     "renumbered",
     "tidy",
     "unevenly_lit",
+    "unlabelled",
 ]

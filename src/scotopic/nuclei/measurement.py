@@ -165,11 +165,13 @@ def _padding(image: NDArray[Any]) -> NDArray[np.bool_]:
     lowest = image == image.min()
     lines = np.zeros(image.shape, bool)  # a seam: rows or columns of one value from end to end
     lines[np.ptp(image, axis=1) == 0] = lines[:, np.ptp(image, axis=0) == 0] = True
-    if lines.all() or lowest.mean() < _LEAST_PADDING:
-        return lines & ~lines.all()
+    if lines.mean() > _MOST_SEAMS:  # no seams, but a picture without noise
+        lines[:] = False
+    if lowest.mean() < _LEAST_PADDING:
+        return lines
     patches, count = ndi.label(ndi.binary_opening(lowest, iterations=2))
     if count == 0:
-        return np.zeros(image.shape, bool)
+        return lines
     size = np.bincount(patches.ravel(), minlength=count + 1)
     rim = np.unique(np.concatenate([patches[0], patches[-1], patches[:, 0], patches[:, -1]]))
     large = np.zeros(count + 1, bool)
@@ -178,6 +180,7 @@ def _padding(image: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(large[patches] | lines)
 
 
+_MOST_SEAMS = 0.1
 _LEAST_PADDING = 0.005
 """Smallest patch without picture, as a share of the image."""
 _MOST_ELSEWHERE = 0.01

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage as ndi
 
+from scotopic.nuclei.doubts import defective_lines, strips, unlabelled
 from scotopic.nuclei.measurement import area, mean_intensity
 from scotopic.protocol import QualityGate
 
@@ -32,7 +33,8 @@ class SiteQuality:
 
     reasons: tuple[str, ...]
     """Why it is no ground truth: `empty`, `out of focus`, `saturated`, `overfull`, `uneven light`, `implausible sizes`,
-    `implausible shapes`, `unsplit clumps`. None of these: it is good."""
+    `implausible shapes`, `unsplit clumps`, `light without labels`, `fibre`, `defective camera lines`. None of these: it is
+    good."""
     figures: dict[str, float]
     """What was measured, by the name of the threshold it was held against without `least_` or `most_`; not a number
     where there were too few nuclei."""
@@ -70,6 +72,9 @@ def judge(
         "size_spread": _size_spread(nuclei),
         "elongated": float(nuclei["eccentricity"].median()),
         "clumped": float(area(nuclei)[nuclei["clump"]].sum() / area(nuclei).sum()),
+        "unlabelled": _unlabelled_share(labels, image),
+        "in_strips": strips(labels).size / len(nuclei),
+        "lines": float(defective_lines(image)),
     }
     failures = {
         "out of focus": figures["sharpness"] < gate.least_sharpness,
@@ -79,8 +84,17 @@ def judge(
         "implausible sizes": figures["size_spread"] > gate.most_size_spread,
         "implausible shapes": figures["elongated"] > gate.most_elongated,
         "unsplit clumps": figures["clumped"] > gate.most_clumped,
+        "light without labels": figures["unlabelled"] > gate.most_unlabelled,
+        "fibre": figures["in_strips"] > gate.most_in_strips,
+        "defective camera lines": figures["lines"] > gate.most_lines,
     }
     return SiteQuality(tuple(reason for reason, failed in failures.items() if failed), figures)
+
+
+def _unlabelled_share(labels: NDArray[Any], image: NDArray[Any]) -> float:
+    """Return the area of what is as bright as nuclei and has no label, relative to that of all that is."""
+    missed = int(unlabelled(image, labels).sum())
+    return missed / max(missed + int((labels > 0).sum()), 1)
 
 
 def _sharpness(labels: NDArray[Any], image: NDArray[Any], nuclei: pd.DataFrame) -> float:

@@ -38,6 +38,12 @@ class QualityGate(FrozenModel):
     """Implausible shapes: largest median eccentricity."""
     most_clumped: float = Field(default=0.2, ge=0, le=1)
     """Largest share of nuclear area in clumps that could not be split."""
+    most_unlabelled: float = Field(default=0.25, ge=0, le=1)
+    """Largest share of what is as bright as nuclei that has no label: missed nuclei, clumps at the border, clouds."""
+    most_in_strips: float = Field(default=0.05, ge=0, le=1)
+    """Fibre: largest share of nuclei that are pieces of something long and evenly wide."""
+    most_lines: int = Field(default=0, ge=0)
+    """Largest number of rows and columns of the camera that are brighter or darker than their neighbours throughout."""
 
 
 class NucleiSettings(FrozenModel):

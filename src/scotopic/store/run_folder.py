@@ -128,7 +128,9 @@ class RunFolder:
         """Return the light that the sample has got, milliseconds at full power; what a kill left unnoted counts as given."""
         records, visits = self.ledger.read(), self.visits.read()
         visits += settled(records, visits, self.read_protocol().planes, psutil.boot_time())
-        return sum(record.sample_dose_ms for record in records) + sum(visit.unnoted_ms for visit in visits if visit.left)
+        return sum(record.sample_dose_ms for record in records) + sum(
+            visit.unnoted_ms for visit in visits if visit.left
+        )
 
     def settle_visits(self) -> None:
         """End the visits that a kill has cut short, and note the light that is in no line of the ledger."""

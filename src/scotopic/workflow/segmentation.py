@@ -212,7 +212,7 @@ def _segment_field(
     image_field: Field, folder: NucleiFolder
 ) -> tuple[pd.DataFrame, SiteQuality, tuple[int, ...]] | ProblemsError:
     """Write labels and overlay of an image; return the table of its nuclei, the verdict, and its shape; or why not."""
-    from scotopic.nuclei import judge, measure, reference_segmentation
+    from scotopic.nuclei import judge, measure, reference_segmentation, unlabelled
     from scotopic.pictures import overlay
 
     try:
@@ -222,7 +222,7 @@ def _segment_field(
     camera = image_field.camera
     size = camera.pixel_size_um if camera else None
     labels = reference_segmentation(image, pixel_size_um=size, settings=image_field.settings.segmentation)
-    folder.write_image(image_field.name, labels, overlay(image, labels))
+    folder.write_image(image_field.name, labels, overlay(image, labels, unlabelled(image, labels)))
     table = measure(labels, image, pixel_size_um=size, origin_um=image_field.origin_um, camera=camera)
     return table, judge(labels, image, table, image_field.settings.quality), image.shape
 
