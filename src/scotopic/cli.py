@@ -194,7 +194,7 @@ def verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run f
         problems = workflow.verify(run_folder)
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
-    typer.echo("The run is sound and complete." if not problems else f"{len(problems)} problems.", err=bool(problems))
+    typer.echo("The run is sound and complete." if not problems else _counted(problems), err=bool(problems))
     raise typer.Exit(1 if problems else 0)
 
 
@@ -363,8 +363,12 @@ def _let_ending_signals_interrupt() -> None:
 def _fail(problems: Sequence[object]) -> NoReturn:
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
-    typer.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}.", err=True)
+    typer.echo(_counted(problems), err=True)
     raise typer.Exit(2)
+
+
+def _counted(problems: Sequence[object]) -> str:
+    return f"{len(problems)} problem{'s' if len(problems) > 1 else ''}."
 
 
 def _print_report(report: CheckReport) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from conftest import acquired, small
 from scotopic.microscope import engine, open_microscope
-from scotopic.protocol import ImagingProtocol
+from scotopic.protocol import ImagingProtocol, ProblemsError
 from scotopic.store import RunFolder, verify
+from scotopic.workflow import verify as verify_all
+from scotopic.workflow.job import with_specimen
 
 FIXED = {"focus": {"strategy": "fixed", "z_um": 1200}}
 HARDWARE = {"focus": {"strategy": "hardware"}}
@@ -197,3 +204,54 @@ def test_edits_that_change_nothing_of_the_images_are_noted(tmp_path, caplog):
     assert {edit["key"] for edit in edits} >= {"protocol.description", "protocol.light_budget_s"}
     assert "protocol.light_budget_s was 0.3 when the run was begun, and is 3.0 from now on" in caplog.text
     assert RunFolder(tmp_path / "RUN").read_protocol().light_budget_s == 3
+
+
+def test_a_run_goes_on_from_anywhere_with_its_specimen_and_says_so_without(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        image = np.random.default_rng(number).integers(0, 4000, (512, 1024)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", image)
+    job = small("simulated")
+    monkeypatch.chdir(tmp_path)
+    profile = job.profile
+    job.profile = with_specimen(profile, Path("images"))
+    assert acquired(job, tmp_path / "RUN")[1].end_reason == "completed"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    job.profile = with_specimen(profile, tmp_path / "images")
+    assert acquired(job, tmp_path / "RUN")[1].end_reason == "completed"
+    shutil.move(tmp_path / "images", tmp_path / "moved")
+    job.profile = with_specimen(profile, tmp_path / "moved")
+    assert acquired(job, tmp_path / "RUN")[1].end_reason == "completed", "the same files in another place"
+    job.profile = profile
+    with pytest.raises(ProblemsError, match=r"was begun with --specimen \S+moved: give it again"):
+        acquired(job, tmp_path / "RUN")
+
+
+def test_a_killed_run_is_not_said_to_be_running(tmp_path):
+    job = small("simulated")
+    run, _ = acquired(job, tmp_path / "RUN")
+    run.write_status("acquire", state="running", sites={"finished": 4})
+    assert run.read_status("acquire")["state"] == "interrupted"
+    run.lock()
+    assert run.read_status("acquire")["state"] == "running"
+    assert any("is being acquired" in str(problem) for problem in verify_all(run.path))
+    run.unlock()
+    assert verify_all(run.path) == []
+
+
+def test_a_first_ctrl_c_is_answered_at_once(tmp_path, caplog):
+    job = small("simulated")
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    answered = []
+
+    def interrupt(_, event) -> None:
+        if event.index["p"] == 1 and not answered:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.5)
+            answered.append("asked to end: finishing this site" in caplog.text)
+
+    core.mda.events.frameReady.connect(interrupt)
+    _, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "cancelled"
+    assert answered == [True]

@@ -246,7 +246,8 @@ def _told(progress: Progress, settings: TrainingSettings) -> str:
     check = progress.checks[-1]
     f1 = ", ".join(f"{value:.3f} at {level}" for level, value in check["f1"].items())
     left = _seconds_left(progress, settings) or 0
-    return f"step {progress.step:,}, {left / 60:.0f} min left, loss {check['loss']:.3f}; F1 on validation wells {f1}"
+    time_left = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
+    return f"step {progress.step:,}, {time_left} left, loss {check['loss']:.3f}; F1 on validation wells {f1}"
 
 
 def _write_status(run: RunFolder, state: str, progress: Progress, settings: TrainingSettings, **more: Any) -> None:

@@ -208,7 +208,7 @@ class _Acquisition:
         for record in records:
             taken = datetime.fromisoformat(record.time).timestamp()
             self._begun_at[record.t] = min(taken, self._begun_at.get(record.t, taken))
-        self._is_to_finish = self._is_to_stop = False
+        self._is_to_finish = self._is_to_stop = self._answered = False
         self._dose_ms = run.sample_dose_ms()
         self._wrong_light = self._count_wrong_light()
         self._planned = per_well * len(places)
@@ -315,6 +315,7 @@ class _Acquisition:
         def beat() -> None:
             for number in itertools.count():
                 try:
+                    self._answer_to_a_signal()
                     self._end_the_wait()
                     if number % _BEATS_PER_REQUEST == 0:
                         self._heed_requests()
@@ -332,6 +333,17 @@ class _Acquisition:
         finally:
             ended.set()
             thread.join()
+
+    def _answer_to_a_signal(self) -> None:
+        """Say at once what a signal has led to: the handler itself may touch no stream."""
+        if self._is_to_finish and not self._answered:
+            self._answered = True
+            what = (
+                "stopping before the next exposure"
+                if self._is_to_stop
+                else "finishing this site; Ctrl-C again stops at once"
+            )
+            logger.warning("asked to end: %s", what)
 
     def _end_the_wait(self) -> None:
         """Where the run is to end, end the wait for the next time point as well."""
@@ -540,6 +552,10 @@ def _refuse_another_run(
                 str(config_path),
             )
         )
+    began_with, now_with = _specimen_folder(run.read_profile()), _specimen_folder(profile)
+    if began_with and not now_with:
+        told = f"was begun with --specimen {began_with}: give it again, or choose another --out"
+        raise ProblemsError([*problems, Problem(told, str(run.path))])
     for what, old, new in (("protocol", run.read_protocol(), protocol), ("profile", run.read_profile(), profile)):
         for key, was, now in differing_keys(old.model_dump(mode="json"), new.model_dump(mode="json"), what):
             if key.startswith(_HARMLESS) or (key == _SPECIMEN_FOLDER and run.has_specimen_of(profile)):
@@ -558,6 +574,11 @@ def _refuse_another_run(
         run.note_edits(protocol, profile, edits)
         for key, was, now in edits:
             logger.warning("%s was %r when the run was begun, and is %r from now on (noted in job.json)", key, was, now)
+
+
+def _specimen_folder(profile: MicroscopeProfile) -> str:
+    """Return the folder of images on a simulated microscope, or nothing."""
+    return str(getattr(profile.simulator.specimen, "folder", "")) if profile.simulator else ""
 
 
 _HARMLESS = (

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -534,6 +535,12 @@ def _check_disk(subject: Subject, out: Path) -> None:
     if folder is None or not folder.is_dir():
         what = "is a file, not a folder" if folder else "is on a drive that does not exist"
         subject.report.problems.append(Problem(what, str(out), key="--out"))
+        return
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        subject.report.problems.append(Problem(f"cannot be written: {error.strerror}", str(folder), key="--out"))
         return
     free = shutil.disk_usage(folder).free
     subject.report.facts.append(

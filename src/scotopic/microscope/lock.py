@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +34,14 @@ def microscope_lock(profile: MicroscopeProfile, profile_path: Path) -> Iterator[
         return
     config = profile.config_path(profile_path)
     folder = Path(os.environ.get("PROGRAMDATA") or tempfile.gettempdir()) / "scotopic"  # the same for all users
-    folder.mkdir(mode=0o777, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    _share(folder, 0o1777)
     name = hashlib.sha256(os.path.normcase(config.resolve()).encode()).hexdigest()[:16]
-    lock = OwnedLock(folder / f"microscope-{name}.lock")
+    path = folder / f"microscope-{name}.lock"
+    lock = OwnedLock(path)
     try:
         lock.acquire()
+        _share(path, 0o666)
     except LockedError as error:
         raise ProblemsError([Problem(f"this microscope is driven by {error}", str(config))]) from error
     except OSError as error:
@@ -49,3 +52,9 @@ def microscope_lock(profile: MicroscopeProfile, profile_path: Path) -> Iterator[
         yield
     finally:
         lock.release()
+
+
+def _share(path: Path, mode: int) -> None:
+    """Let every user of the computer take a lock, whoever made its file."""
+    with suppress(OSError):  # only its owner may say so, and has
+        path.chmod(mode)

@@ -283,12 +283,17 @@ class RunFolder:
                 file.truncate()
 
     def read_status(self, part: str) -> dict[str, Any]:
-        """Return what a part says of itself, or nothing if it has not been started, or its file is damaged."""
+        """Return what a part says of itself, or nothing if it has not been started, or its file is damaged.
+
+        An acquisition that was killed cannot say so: it is called `interrupted`.
+        """
         path = self.path / "status" / f"{part}.json"
         try:
             status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         except ValueError:
             return {}
+        if part == "acquire" and status.get("state") in {"running", "paused"} and not self.is_locked():
+            status["state"] = "interrupted"
         return status
 
     def ask(self, request: Request) -> None:

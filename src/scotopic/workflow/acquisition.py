@@ -73,7 +73,7 @@ def progress_line(progress: Progress) -> str:
     """Return one line on how far an acquisition is."""
     if progress.paused:
         return f"paused: {progress.paused}"
-    left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.0f} min left"
+    left = "" if progress.seconds_left is None else f", {_duration(progress.seconds_left)} left"
     odd = "".join(
         f", {count} frames {what}"
         for what, count in (
@@ -84,6 +84,10 @@ def progress_line(progress: Progress) -> str:
         if count
     )
     return f"{progress.last_site}: {progress.sites_done} of {progress.sites_planned} sites{odd}{left}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def verify(run_path: Path) -> list[Problem]:
@@ -101,6 +105,9 @@ def verify(run_path: Path) -> list[Problem]:
     if not run_folder.exists:
         raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
     problems = verify_run(run_folder)
+    if run_folder.is_locked():
+        told = "is being acquired: what is not finished yet is missing; verify it again at its end"
+        problems.insert(0, Problem(told, str(run_path)))
     try:
         return problems + wrong_light(run_folder)
     except ProblemsError as error:

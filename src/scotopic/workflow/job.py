@@ -54,7 +54,7 @@ def with_specimen(profile: MicroscopeProfile, specimen: Path | None) -> Microsco
         return profile
     if profile.simulator is None:
         raise ProblemsError([Problem("is given, but this microscope is not simulated", key="--specimen")])
-    settings = ImageSpecimenSettings(kind="images", folder=str(specimen))
+    settings = ImageSpecimenSettings(kind="images", folder=str(specimen.absolute()))  # a run goes on from anywhere
     simulator = profile.simulator.model_copy(update={"specimen": settings})
     return profile.model_copy(update={"simulator": simulator})
 
