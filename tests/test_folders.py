@@ -84,7 +84,7 @@ def test_one_bad_file_is_named_and_the_rest_is_done(spoil, tmp_path):
     assert list(pd.read_csv(tmp_path / "out" / "quality.csv").image) == ["A1", "A3"]
     with pytest.raises(ProblemsError, match=r"A2\.tif"):
         segmented(tmp_path / "A2.tif", tmp_path / "none")
-    assert not (tmp_path / "none").exists() or not list((tmp_path / "none").rglob("*.png"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_no_segment_wrote_is_not_replaced(tmp_path):
@@ -116,6 +116,24 @@ def test_a_folder_is_extended_or_replaced_as_a_whole(tmp_path):
     assert list(pd.read_csv(tmp_path / "out" / "quality.csv").image) == ["A1", "A2"]
     with pytest.raises(ProblemsError, match="was written with method = 'reference', this is 'model x at 2%'"):
         NucleiFolder(tmp_path / "out", {"method": "model x at 2%"})
+
+
+def test_images_of_different_sizes_are_not_corrected_for_uneven_light_whenever_they_come(tmp_path):
+    tifffile.imwrite(tmp_path / "A1.tif", field())
+    tifffile.imwrite(tmp_path / "A2.tif", field()[:190])
+    segmented(tmp_path / "A1.tif", tmp_path / "out")
+    _, said = segmented(tmp_path / "A2.tif", tmp_path / "out")
+    assert "the images differ in size" in "\n".join(said)
+
+
+def test_an_image_without_nuclei_keeps_no_rows_of_an_earlier_one(tmp_path):
+    tifffile.imwrite(tmp_path / "A1.tif", field())
+    segmented(tmp_path / "A1.tif", tmp_path / "out")
+    table = pd.read_parquet(tmp_path / "out" / "nuclei.parquet")
+    folder = NucleiFolder(tmp_path / "out", {"method": "reference"})
+    folder.open()
+    folder.write_tables([table.drop(columns="illumination").iloc[:0]], [], {"A1": (400, 400)}, lambda _: None)
+    assert len(pd.read_parquet(tmp_path / "out" / "nuclei.parquet")) == 0
 
 
 def test_without_a_pixel_size_nothing_is_in_micrometres(tmp_path):

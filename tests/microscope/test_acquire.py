@@ -169,7 +169,7 @@ def test_a_led_that_no_longer_obeys_gives_no_frame_under_a_wrong_light(tmp_path)
     assert "frames of 2 sites in a row were skipped" in result.message
     records = run.ledger.read()
     assert [r.state for r in records] == ["written"] * 4 + ["skipped"] * 5
-    assert all("LED.Power is 0 (asked: " in r.reason and r.sample_dose_ms == 0 for r in records[4:])
+    assert all("LED.Power is 0.0 (asked: " in r.reason and r.sample_dose_ms == 0 for r in records[4:])
 
 
 def test_a_led_that_echoes_the_request_but_does_not_obey_is_caught_by_the_images(tmp_path):

@@ -440,3 +440,39 @@ def test_no_disk_is_filled_to_the_brim(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=400_000_000))
     problems, _ = told_by_files(job, job.profile_path, ROOT)
     assert ["0.50 GB must stay free, 0.40 GB are free" in problem for problem in problems] == [True]
+
+
+@pytest.mark.parametrize("how", ["software", "core_shutter"])
+def test_what_lets_light_on_is_not_set_with_the_filters(how, tmp_path, monkeypatch):
+    """A shutter of the lamp that the channel's preset opens is open for the exposure, not while the disk is waited for."""
+    job = small("demo")
+    off = [
+        {"device": "LED", "property": "Voltage", "value": 0},
+        {"device": "Emission", "property": "State", "value": 0},
+    ]
+    data = by_software(job, switch_off=off).model_dump(mode="json")
+    if how == "core_shutter":
+        data["gating"] = {"how": how, "shutter": "Shutter"}
+    job.profile = MicroscopeProfile.model_validate(data)
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    waiting, exposing = [], []
+    real_wait, real_snap = Recorder.wait_for_pixels, type(core).snapImage
+
+    def wait(self) -> None:
+        waiting.append((float(core.getProperty("LED", "Voltage")), core.getProperty("Emission", "State")))
+        real_wait(self)
+
+    def snap() -> None:
+        exposing.append(core.getProperty("Emission", "State"))
+        real_snap(core)
+
+    monkeypatch.setattr(Recorder, "wait_for_pixels", wait)
+    monkeypatch.setattr(core, "snapImage", snap)
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "completed"
+    assert len(waiting) >= 16
+    if how == "software":
+        assert set(waiting) == {(0.0, "0")}
+    assert exposing == ["1"] * 16
+    assert core.getProperty("Emission", "State") == "0"
+    assert run.read_status("acquire")["times_found_lit"] == 0

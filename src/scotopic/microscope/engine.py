@@ -434,7 +434,7 @@ class AcquisitionEngine(MDAEngine):
         except NotAsAskedError as error:
             self._position = self._regained(visit, z_um, error)
         self._make_sure_that_it_is_dark()
-        exposure_ms = set_filters(self.mmcore, self._profile, self._source, self._level(event))
+        exposure_ms = set_filters(self.mmcore, self._profile, self._level(event))
         self._read_back = self._read_back[0], exposure_ms
         if not self._setting_is_lighting:
             self._set_level(event)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scotopic.microscope.core import is_same, switch_light_off
+from scotopic.microscope.presets import lets_light_on
 from scotopic.microscope.watchdog import Watchdog
 from scotopic.protocol import LIGHT_LEVEL_GROUP
 
@@ -106,8 +107,10 @@ def autofocus(core: CMMCorePlus, profile: MicroscopeProfile, retries: int) -> No
         raise RuntimeError(f"the autofocus went to Z = {core.getZPosition():.1f} um, outside {low:g} to {high:g}")
 
 
-def set_filters(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel) -> float:
+def set_filters(core: CMMCorePlus, profile: MicroscopeProfile, level: LightLevel) -> float:
     """Set filters and exposure of a light level, in the dark, and read them back; what is as asked is not touched.
+
+    What may let light on is left to `set_level`, whatever else it is: a shutter of the lamp may be a line of the preset.
 
     Returns
     -------
@@ -120,15 +123,14 @@ def set_filters(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSour
         If anything is not as asked.
     """
     for device, name, value in core.getConfigData(LIGHT_LEVEL_GROUP, level.name):
-        if (device, name) == (source.device, source.property):
+        if lets_light_on(profile, device):
             continue
         tolerance = _filter_tolerance(value)
         if not is_same(found := core.getProperty(device, name), value, tolerance):
             core.setProperty(device, name, value)
             core.waitForDevice(device)
             found = core.getProperty(device, name)
-        if not is_same(found, value, tolerance):
-            raise NotAsAskedError(f"{level.name}: {device}.{name} is {found} (asked: {value}): this level was not lit")
+        _refuse_another(level, device, name, found, value, tolerance)
     core.setExposure(level.exposure_ms)
     exposure_ms = core.getExposure()
     if abs(exposure_ms - level.exposure_ms) > level.exposure_ms * profile.verification.exposure_tolerance_percent / 100:
@@ -139,7 +141,9 @@ def set_filters(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSour
 
 
 def set_level(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel) -> float:
-    """Set the LED power of a light level, and read it back. With gating by software, that lights the sample.
+    """Set the LED power of a light level and all that lets its light on, and read it back.
+
+    With gating by software, that lights the sample. What is switched off between exposures comes last.
 
     Returns
     -------
@@ -151,19 +155,32 @@ def set_level(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource
     NotAsAskedError
         If it is not as asked.
     """
-    wanted = source.setting(level.led_percent).text
-    core.setProperty(source.device, source.property, wanted)
-    if profile.gating.how != "software":
-        core.waitForDevice(source.device)
-    power = float(core.getProperty(source.device, source.property))
-    if abs(power - float(wanted)) > source.step / 2:
-        raise NotAsAskedError(
-            f"{level.name}: {source.device}.{source.property} is {power:g} (asked: {float(wanted):g}): "
-            "this level was not lit"
-        )
+    power = source.device, source.property
+    switches = {(s.device, s.property) for s in source.switch_off}
+    lines = [
+        tuple(line) for line in core.getConfigData(LIGHT_LEVEL_GROUP, level.name) if lets_light_on(profile, line[0])
+    ]
+    lines.sort(key=lambda line: (_is_switch(switches, *line[:2]), line[:2] != power))
+    for device, name, value in lines:
+        core.setProperty(device, name, value)
+        if profile.gating.how != "software":
+            core.waitForDevice(device)
+    for device, name, value in lines:
+        tolerance = source.step / 2 if (device, name) == power else _filter_tolerance(value)
+        _refuse_another(level, device, name, core.getProperty(device, name), value, tolerance)
     if source.settle_ms:
         time.sleep(source.settle_ms / 1000)
-    return power / source.max * 100
+    return float(core.getProperty(*power)) / source.max * 100
+
+
+def _is_switch(switches: set[tuple[str, str]], device: str, name: str) -> bool:
+    """Return whether a property is what switches light off; `State` and `Label` of a device are one thing."""
+    return any((device, one) in switches for one in (("State", "Label") if name in {"State", "Label"} else (name,)))
+
+
+def _refuse_another(level: LightLevel, device: str, name: str, found: str, wanted: str, tolerance: float) -> None:
+    if not is_same(found, wanted, tolerance):
+        raise NotAsAskedError(f"{level.name}: {device}.{name} is {found} (asked: {wanted}): this level was not lit")
 
 
 def _filter_tolerance(value: str) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scotopic.microscope.check import CheckReport, Subject, check_orientation, hint
 from scotopic.microscope.core import channel_settings, is_same, light_level_settings, switch_light_off
+from scotopic.microscope.presets import lets_light_on
 from scotopic.protocol import LIGHT_LEVEL_GROUP
 
 if TYPE_CHECKING:
@@ -153,8 +154,8 @@ def _set_filters(core: CMMCorePlus, subject: Subject) -> None:
     """Set the channel's filters in the dark: what they change of the camera's frame shows before any light is given."""
     profile, channel = subject.profile, subject.protocol.channel
     for (device, name), value in channel_settings(core, profile, channel).items():
-        if any(s.device == device for s in profile.light_source(channel).switch_off):
-            continue  # it would let light on
+        if lets_light_on(profile, device):
+            continue
         try:
             core.setProperty(device, name, value)
             core.waitForDevice(device)

@@ -134,7 +134,7 @@ class LightGuard:
     def _hear(self, ear: socket.socket) -> None:
         heard = 0
         with ear:
-            while numbers := ear.recv(16):
+            while numbers := _received(ear):
                 heard += sum(number in self._before for number in numbers)
                 if heard >= _HURRIED and not self._ended.wait(_GRACE_S):
                     self._end_at_once()
@@ -146,21 +146,20 @@ class LightGuard:
         def off() -> None:
             try:
                 self.off()
-            except RuntimeError as error:
+            except Exception as error:  # whatever it is, it is to be told
                 outcome.append(str(error))
             else:
                 outcome.append("the light is off")
 
-        thread = threading.Thread(target=off, daemon=True)
-        thread.start()
-        thread.join(_SWITCH_OFF_S)
+        def say() -> None:
+            print(f"error: {message}", file=sys.stderr, flush=True)
+            self._last_words(message)
+
+        _tried_for(_SWITCH_OFF_S, off)
         light = outcome[0] if outcome else "the light could not be reached: LOOK WHETHER IT IS ON"
         message = f"ended by {_HURRIED} signals while a device did not answer; {light}"
-        try:
-            self._last_words(message)
-            print(f"error: {message}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(_EXIT_INTERRUPTED)
+        _tried_for(_GRACE_S, say)  # whoever holds the status, or the terminal, may hang as well
+        os._exit(_EXIT_INTERRUPTED)
 
     def _signalled(self, number: int, _: FrameType | None) -> None:
         self._on_signal(signal.Signals(number).name)
@@ -207,3 +206,18 @@ class LightGuard:
         self._last_resort()
         self._dark_again.wait(_WINDOWS_WAITS_S)
         return True
+
+
+def _received(ear: socket.socket) -> bytes:
+    """Return the numbers of the signals that have come; nothing once nobody listens any longer."""
+    try:
+        return ear.recv(16)
+    except OSError:  # Windows: the other end was closed hard
+        return b""
+
+
+def _tried_for(seconds: float, action: Callable[[], None]) -> None:
+    """Do something in another thread, and wait for it so long at most."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    thread.join(seconds)

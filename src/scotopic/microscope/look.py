@@ -54,7 +54,7 @@ def image_site(
             autofocus(core, profile, protocol.focus.retries)
         for level in protocol.levels_in_exposure_order:
             if not levels or level.name in levels:
-                set_filters(core, profile, source, level)
+                set_filters(core, profile, level)
                 set_level(core, profile, source, level)
                 images[level.name] = expose(core, profile)
                 switch_light_off(core, profile)

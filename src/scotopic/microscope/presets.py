@@ -33,6 +33,12 @@ def ours(profile: MicroscopeProfile, source: LightSource, device: str, name: str
     return ""
 
 
+def lets_light_on(profile: MicroscopeProfile, device: str) -> bool:
+    """Return whether to set a device may light the sample: one that some light is switched off by, or gets its power from."""
+    sources = profile.light_sources.values()
+    return any(device == source.device or any(device == s.device for s in source.switch_off) for source in sources)
+
+
 def contradiction(
     profile: MicroscopeProfile, source: LightSource, config: ConfigFile, device: str, name: str, value: str
 ) -> str:

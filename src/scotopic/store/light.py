@@ -67,39 +67,27 @@ def check_light(
     for level, record in by_level.items():
         if level == reference:
             continue
-        if reference not in by_level:
-            checks.append(
-                LightCheck(
-                    well=record.well,
-                    site=record.site,
-                    t=record.t,
-                    attempt=record.attempt,
-                    level=level,
-                    expected=None,
-                    ratio=None,
-                    error=None,
-                    verdict="undetermined",
-                )
-            )
-            continue
-        expected = record.signal_dose_ms / by_level[reference].signal_dose_ms
-        found = dose_ratio(images[level], images[reference], noise)
-        verdict = found.verdict(expected)
-        seen = np.isfinite(found.error)
-        checks.append(
-            LightCheck(
-                well=record.well,
-                site=record.site,
-                t=record.t,
-                attempt=record.attempt,
-                level=level,
-                expected=expected,
-                ratio=found.ratio if seen else None,
-                error=found.error if seen else None,
-                verdict=verdict,
-                shift_px=image_shift(images[level], images[reference]) if found.ratio > 10 * found.error else None,
-            )
+        check = LightCheck(
+            well=record.well,
+            site=record.site,
+            t=record.t,
+            attempt=record.attempt,
+            level=level,
+            expected=None,
+            ratio=None,
+            error=None,
+            verdict="undetermined",
         )
+        if reference in by_level:
+            expected = record.signal_dose_ms / by_level[reference].signal_dose_ms
+            found = dose_ratio(images[level], images[reference], noise)
+            seen: dict[str, Any] = {"expected": expected, "verdict": found.verdict(expected)}
+            if np.isfinite(found.error):
+                seen |= {"ratio": found.ratio, "error": found.error}
+            if found.ratio > 10 * found.error:
+                seen["shift_px"] = image_shift(images[level], images[reference])
+            check = check.model_copy(update=seen)
+        checks.append(check)
     return checks
 
 

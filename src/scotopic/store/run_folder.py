@@ -319,12 +319,13 @@ class RunFolder:
 
 
 def specimen_files(profile: MicroscopeProfile) -> dict[str, int]:
-    """Return name and size of each file of the specimen of a simulated microscope that shows a folder of images."""
+    """Return path in the folder and size of each file of the specimen of a simulated microscope that shows a folder of images."""
     settings = profile.simulator.specimen if profile.simulator else None
     folder = Path(settings.folder) if isinstance(settings, ImageSpecimenSettings) else None
     if folder is None or not folder.is_dir():
         return {}
-    return {path.name: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def differing_keys(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -71,7 +71,7 @@ def segment_with_model(
     folder.open()
     left_out: list[Problem] = []
     predictors: dict[str, Predictor] = {}
-    tables, shapes = [], set()
+    tables, images = [], {}
     for field in fields:
         if field.camera is None:
             continue  # refused above
@@ -87,11 +87,12 @@ def segment_with_model(
         size = field.camera.pixel_size_um
         table = measure(labels, image, pixel_size_um=size, origin_um=field.origin_um, camera=field.camera)
         tables.append(placed(table, field))
-        shapes.add(image.shape)
+        images[field.name] = image.shape
         say(f"{field.name}: {len(table)} nuclei")
     if not tables:
+        folder.leave()
         raise ProblemsError(left_out)
-    return Segmented(folder.write_tables(tables, [], shapes, say), tuple(left_out))
+    return Segmented(folder.write_tables(tables, [], images, say), tuple(left_out))
 
 
 def _relative_dose(levels: dict[str, float], light: str | None, dose: float | None) -> float:

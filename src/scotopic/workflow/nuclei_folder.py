@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.files import replace_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -44,6 +45,7 @@ class NucleiFolder:
         self.path = path
         self._how = how
         self._overwrite = overwrite
+        self._images: dict[str, list[int]] = {}
         there = [name for name in _OURS if (path / name).exists()]
         mark = _read_mark(path / _MARK)
         if there and not overwrite:
@@ -54,6 +56,8 @@ class NucleiFolder:
                 told = f"was written with {odd[0]} = {mark.get(odd[0])!r}, this is {how[odd[0]]!r}; choose another --out, or --overwrite"
                 raise ProblemsError([Problem(told, str(path))])
         self._extends = bool(there) and not overwrite
+        if self._extends and mark is not None:
+            self._images = mark.get("images", {})
 
     def open(self) -> None:
         """Make the folder, without what is to be replaced.
@@ -73,9 +77,21 @@ class NucleiFolder:
                         target.unlink(missing_ok=True)
             for name in (_LABELS, _OVERLAYS):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            replace_text(self.path / _MARK, json.dumps(self._how, indent=1))
+            self._write_mark()
         except OSError as error:
             raise ProblemsError([Problem(f"cannot be written: {error.strerror}", str(self.path))]) from error
+
+    def _write_mark(self) -> None:
+        replace_text(self.path / _MARK, json.dumps({**self._how, "images": self._images}, indent=1))
+
+    def leave(self) -> None:
+        """Take back what `open` made: there is nothing to be written."""
+        if self._extends:
+            return
+        (self.path / _MARK).unlink(missing_ok=True)
+        for folder in (self.path / _LABELS, self.path / _OVERLAYS, self.path):
+            with suppress(OSError):  # something else is in it
+                folder.rmdir()
 
     def write_image(self, name: str, labels: NDArray[Any], overlay: NDArray[np.uint8]) -> None:
         """Write labels and overlay of an image; from any process.
@@ -102,12 +118,19 @@ class NucleiFolder:
         self,
         tables: Sequence[pd.DataFrame],
         verdicts: Sequence[dict[str, Any]],
-        shapes: Collection[tuple[int, ...]],
+        images: Mapping[str, tuple[int, ...]],
         say: Callable[[str], None],
     ) -> int:
         """Write the nuclei of all images into one table, evenly lit, and the verdicts on the images into another.
 
         What an earlier `segment` has found in other images stays.
+
+        Parameters
+        ----------
+        tables, verdicts : sequence of DataFrame, sequence of dict
+            Nuclei, and figures of the quality (none of a network's), of the images.
+        images : mapping of str to (int, int)
+            Height and width of each image, by its name.
 
         Returns
         -------
@@ -118,14 +141,14 @@ class NucleiFolder:
 
         from scotopic.nuclei import evenly_lit, unevenly_lit
 
-        new, names = pd.concat(tables, ignore_index=True), {table["image"].iloc[0] for table in tables if len(table)}
-        names |= {verdict["image"] for verdict in verdicts}
+        new = pd.concat(tables, ignore_index=True)
+        self._images |= {name: list(shape) for name, shape in images.items()}
         if self._extends and (self.path / "nuclei.parquet").exists():
             earlier = unevenly_lit(pd.read_parquet(self.path / "nuclei.parquet"))
-            new_and_old = pd.concat([earlier[~earlier["image"].isin(names)], new], ignore_index=True)
+            new_and_old = pd.concat([earlier[~earlier["image"].isin(list(images))], new], ignore_index=True)
         else:
             new_and_old = new
-        nuclei, uncorrected = evenly_lit(new_and_old, set(shapes))
+        nuclei, uncorrected = evenly_lit(new_and_old, {tuple(shape) for shape in self._images.values()})
         if uncorrected:
             say(uncorrected)
         for name in (name for name in nuclei if nuclei[name].dtype == object):
@@ -137,8 +160,9 @@ class NucleiFolder:
             quality, path = pd.DataFrame(verdicts), self.path / "quality.csv"
             if self._extends and path.exists():
                 old = pd.read_csv(path, dtype={"image": str})
-                quality = pd.concat([old[~old["image"].isin(names)], quality], ignore_index=True)
+                quality = pd.concat([old[~old["image"].isin(list(images))], quality], ignore_index=True)
             quality.to_csv(path, index=False)
+        self._write_mark()
         return len(new)
 
 

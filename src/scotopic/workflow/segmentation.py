@@ -128,7 +128,7 @@ def segment(
     refuse_same_names(fields, sources[0])
     folder = NucleiFolder(out, {"method": "reference", **units_of(fields)}, overwrite=overwrite)
     folder.open()
-    tables, verdicts, shapes = [], [], set()
+    tables, verdicts, images = [], [], {}
     left_out: list[Problem] = []
     found = Parallel(n_jobs=min(workers, len(fields)), return_as="generator")(
         delayed(_segment_field)(field, folder) for field in fields
@@ -139,13 +139,14 @@ def segment(
             continue
         table, quality, shape = result
         tables.append(placed(table, field))
-        shapes.add(shape)
+        images[field.name] = shape
         reasons = "; ".join(quality.reasons)
         verdicts.append({"image": field.name, "usable": quality.usable, "reasons": reasons, **quality.figures})
         say(_told(field.name, len(table), quality.reasons))
     if not tables:
+        folder.leave()
         raise ProblemsError(left_out)
-    count = folder.write_tables(tables, verdicts, shapes, say)
+    count = folder.write_tables(tables, verdicts, images, say)
     if profile is None and any(field.camera is None for field in fields):
         say("no --microscope: areas are in pixels, intensities in counts")
     return Segmented(count, tuple(left_out))
