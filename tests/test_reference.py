@@ -11,7 +11,7 @@ import pytest
 from conftest import acquired, small
 from scotopic.protocol import ProblemsError
 from scotopic.reference import REFERENCE, finished_frames, make_references, write_tables
-from scotopic.store import RunFolder
+from scotopic.store import RunFolder, verify
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +92,20 @@ def test_nuclei_are_the_same_at_every_level_and_their_light_follows_the_dose(run
     assert ratio.to_numpy() == pytest.approx(dose[ratio.index].to_numpy(), rel=0.05)
     flags = table.pivot_table(index=["well", "site", "label"], columns="level", values="mitotic", aggfunc="first")
     assert (flags.nunique(axis=1) == 1).all(), "what a nucleus looks like is said by its bright image"
+
+
+def test_masks_of_a_stack_are_of_its_sharpest_plane(tmp_path):
+    changes = {"z_stack": {"planes": 5, "step_um": 4}, "focus": {"strategy": "fixed", "z_um": 1204}}
+    job = small("simulated", wells="B2", held_out=0, sites={"rows": 1, "columns": 1}, **changes)
+    run, _ = acquired(job, tmp_path / "run")
+    assert {frames["100%"].z for frames in finished_frames(run).values()} == {1}, "the specimen lies at 1200 um"
+    [record] = make_references(run, workers=1)
+    assert record.z == 1
+    plate = run.plate(job.protocol, job.profile)
+    assert plate.read_labels("B2", 0, REFERENCE, z=1).max() == record.nuclei > 60
+    assert plate.read_labels("B2", 0, REFERENCE, z=0).max() == 0
+    write_tables(run)
+    assert set(pd.read_parquet(run.path / "nuclei" / "reference.parquet").z) == {1}
+    assert verify(run) == []
+    shutil.rmtree(plate.field_path("B2", 0) / "labels" / REFERENCE / "0" / "c" / "0" / "1")
+    assert ["the masks of B2_0" in str(problem) for problem in verify(run)] == [True]

@@ -49,9 +49,11 @@ def _picture(progress: Progress, bar: RenderableType) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    from scotopic.protocol import rounded
+
     figures = (
         f"{progress.frames_written:,} frames, {progress.bytes_left / 1e9:.2f} GB to go (before compression), "
-        f"{progress.sample_dose_ms / 1000:.3g} s of full light on the sample"
+        f"{rounded(progress.sample_dose_ms / 1000)} s of full light on the sample"
     )
     lines: list[RenderableType] = [plate_map(progress), bar, Text(figures)]
     if progress.frames_skipped:
@@ -60,8 +62,8 @@ def _picture(progress: Progress, bar: RenderableType) -> RenderableType:
         lines.append(Text(f"{progress.frames_flagged} frames flagged", style="yellow"))
     if progress.frames_saturated:
         lines.append(Text(f"{progress.frames_saturated} frames saturated", style="yellow"))
-    if progress.paused:
-        lines.append(Text(f"paused: {progress.paused}", style="yellow"))
+    if progress.paused or progress.waiting:
+        lines.append(Text((progress.paused and f"paused: {progress.paused}") or progress.waiting, style="yellow"))
     return Group(*lines)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from scotopic.nuclei import evenly_lit, judge, measure_levels, reference_segmentation
+from scotopic.photons import focus_score
 from scotopic.store import ReferenceRecord, RunFolder, finished_sites
 
 if TYPE_CHECKING:
@@ -24,21 +25,44 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 """Name of these masks in the plate's labels and of their tables."""
-_PLANE = 0
-"""Plane of a stack that masks are made from."""
 _FLAGS = ["clump", "debris", "mitotic"]
 """What a nucleus looks like is said by its bright image, at every level."""
 
 
-def finished_frames(run: RunFolder) -> dict[tuple[str, int, int], dict[str, FrameRecord]]:
-    """Return the written frames of the first plane of every finished site: (well, site, t) -> light level -> line."""
+SiteKey = tuple[str, int, int]
+"""Well, site and time point."""
+Frames = dict[str, "FrameRecord"]
+"""Light level -> line of the ledger, of one plane of a site."""
+
+
+def finished_frames(run: RunFolder) -> dict[SiteKey, Frames]:
+    """Return the written frames of every finished site, of one plane: that of its masks, or the sharpest bright one."""
+    planes = {key: record.z for key, record in run.references().items()}
+    frames = {}
+    for key, stack in _finished_stacks(run).items():
+        z = planes.get(key)
+        frames[key] = stack[_sharpest(run.path, stack) if z is None else z]
+    return frames
+
+
+def _finished_stacks(run: RunFolder) -> dict[SiteKey, dict[int, Frames]]:
+    """Return the written frames of every finished site, by plane."""
     protocol, records = run.read_protocol(), run.ledger.read()
     finished = finished_sites(records, protocol.frames_per_site)
-    frames: dict[tuple[str, int, int], dict[str, FrameRecord]] = {}
+    stacks: dict[SiteKey, dict[int, Frames]] = {}
     for record in records:
-        if finished.get(record.site_key) == record.attempt and record.state == "written" and record.z == _PLANE:
-            frames.setdefault(record.site_key, {})[record.level] = record
-    return frames
+        if finished.get(record.site_key) == record.attempt and record.state == "written":
+            stacks.setdefault(record.site_key, {}).setdefault(record.z, {})[record.level] = record
+    return stacks
+
+
+def _sharpest(run_path: Path, stack: dict[int, Frames]) -> int:
+    """Return the plane of a site whose bright image is the sharpest; the lowest, where there is none."""
+    protocol, profile, _ = _opened(run_path)
+    bright = {z: frames[protocol.reference.name] for z, frames in stack.items() if protocol.reference.name in frames}
+    if len(bright) < 2:
+        return min(bright or stack)
+    return max(bright, key=lambda z: focus_score(read_frame(run_path, bright[z]), profile.camera.noise))
 
 
 def make_references(run: RunFolder, *, workers: int = -1, again: bool = False) -> Iterator[ReferenceRecord]:
@@ -65,12 +89,12 @@ def make_references(run: RunFolder, *, workers: int = -1, again: bool = False) -
         reference = run.read_protocol().reference.name
         done = {} if again else run.references()
         pending = [
-            frames
-            for key, frames in finished_frames(run).items()
-            if reference in frames and (key not in done or done[key].attempt != frames[reference].attempt)
+            stack
+            for key, stack in _finished_stacks(run).items()
+            if key not in done and any(reference in frames for frames in stack.values())
         ]
         n_jobs = min(workers, max(len(pending), 1))
-        jobs = (delayed(_make_reference)(run.path, frames) for frames in pending)
+        jobs = (delayed(_make_reference)(run.path, stack) for stack in pending)
         for record in Parallel(n_jobs=n_jobs, return_as="generator")(jobs):
             run.reference_lines.append([record])
             yield record
@@ -112,10 +136,11 @@ def _opened(run_path: Path) -> tuple[ImagingProtocol, MicroscopeProfile, PlateSt
     return protocol, profile, run.plate(protocol, profile)
 
 
-def _make_reference(run_path: Path, frames: dict[str, FrameRecord]) -> ReferenceRecord:
-    """Make, judge and write the masks of one site, and measure them at every light level."""
+def _make_reference(run_path: Path, stack: dict[int, Frames]) -> ReferenceRecord:
+    """Make, judge and write the masks of one site, in its sharpest plane, and measure them at every light level."""
     protocol, profile, plate = _opened(run_path)
     settings, camera = protocol.nuclei, profile.camera
+    frames = stack[_sharpest(run_path, stack)]
     bright = frames[protocol.reference.name]
     image = read_frame(run_path, bright)
     labels = reference_segmentation(image, pixel_size_um=camera.pixel_size_um, settings=settings.segmentation)
@@ -123,13 +148,14 @@ def _make_reference(run_path: Path, frames: dict[str, FrameRecord]) -> Reference
     origin = origin_um(bright, camera)
     tables = measure_levels(labels, images, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
     quality = judge(labels, image, tables[bright.level], settings.quality)
-    plate.write_labels(bright.well, bright.site, REFERENCE, bright.t, _PLANE, labels)
+    plate.write_labels(bright.well, bright.site, REFERENCE, bright.t, bright.z, labels)
     table = _of_site(tables, frames, bright)
     RunFolder(run_path).nuclei.write(REFERENCE, *bright.site_key, table)
     return ReferenceRecord(
         well=bright.well,
         site=bright.site,
         t=bright.t,
+        z=bright.z,
         attempt=bright.attempt,
         nuclei=int(labels.max()),
         reasons=quality.reasons,
@@ -137,7 +163,7 @@ def _make_reference(run_path: Path, frames: dict[str, FrameRecord]) -> Reference
     )
 
 
-def _of_site(tables: dict[str, pd.DataFrame], frames: dict[str, FrameRecord], bright: FrameRecord) -> pd.DataFrame:
+def _of_site(tables: dict[str, pd.DataFrame], frames: Frames, bright: FrameRecord) -> pd.DataFrame:
     """Return the tables of a site's light levels as one, each with its place and its light."""
     parts = []
     for level, table in tables.items():

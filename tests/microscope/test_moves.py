@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import threading
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 import tifffile
 
 from conftest import acquired, small
-from scotopic.microscope import engine, open_microscope
+from scotopic.microscope import acquire, engine, open_microscope, prepare_run
 from scotopic.protocol import ImagingProtocol, ProblemsError
 from scotopic.store import RunFolder, verify
 from scotopic.workflow import verify as verify_all
+from scotopic.workflow.acquisition import progress_line
 from scotopic.workflow.job import with_specimen
 
 FIXED = {"focus": {"strategy": "fixed", "z_um": 1200}}
@@ -255,3 +257,49 @@ def test_a_first_ctrl_c_is_answered_at_once(tmp_path, caplog):
     _, result = acquired(job, tmp_path / "RUN", core)
     assert result.end_reason == "cancelled"
     assert answered == [True]
+
+
+def test_a_time_lapse_says_when_it_goes_on_and_when_it_is_done(tmp_path):
+    job = small("simulated", wells="B2", held_out=0, time_lapse={"count": 3, "interval_s": 2})
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+    begun, told = time.time(), []
+    acquire(job.protocol, job.profile, job.profile_path, run, on_progress=lambda p: told.append((time.time(), p)))
+    run.unlock()
+    waits = [p for _, p in told if p.waiting]  # once or twice each: the last site's files may take longer
+    kinds = list(dict.fromkeys(p.waiting.split(", at ")[0] for p in waits))
+    assert kinds == [f"waiting for time point {t} of 3" for t in (2, 3)]
+    last = [p for p in waits if "2 of 3" in p.waiting][-1]
+    assert progress_line(last).startswith("2 of 6 sites; waiting for time point 2 of 3, at ")
+    assert "; done at about " in last.waiting
+    ends = [at + p.seconds_left for at, p in told if p.seconds_left is not None and at - begun > 1]
+    assert ends == pytest.approx([time.time()] * len(ends), abs=1), "the waiting is in it, from the first point on"
+    assert not told[-1][1].waiting
+    assert run.read_status("acquire")["seconds_left"] == 0
+
+
+def test_a_pause_does_not_make_the_rest_longer(tmp_path):
+    job = small("simulated", wells="B2", held_out=0, sites={"rows": 2, "columns": 2})
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+    told = []
+
+    def show(progress) -> None:
+        if progress.paused:
+            threading.Timer(3, lambda: run.ask("resume")).start()
+        elif progress.sites_done == 1 and not told:
+            run.ask("pause")
+        if not progress.paused and progress.sites_done:
+            told.append(progress.seconds_left)
+
+    acquire(job.protocol, job.profile, job.profile_path, run, on_progress=show)
+    run.unlock()
+    assert max(told) < 3
+
+
+def test_a_resume_names_the_one_key_of_a_list_that_differs(tmp_path):
+    job = small("simulated")
+    acquired(job, tmp_path / "RUN")
+    levels = [level.model_dump() for level in job.protocol.light_levels]
+    levels[2]["led_percent"] = 20
+    job.protocol = ImagingProtocol.model_validate(job.protocol.model_dump() | {"light_levels": levels})
+    with pytest.raises(ProblemsError, match=r"light_levels\[2\]\.led_percent = 10\S* in the run .* 20\S* now"):
+        acquired(job, tmp_path / "RUN")

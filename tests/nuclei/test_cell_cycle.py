@@ -57,3 +57,46 @@ def test_no_split_is_invented():
     one, _ = population(2000, 0.0, 0.0)
     with pytest.raises(NoFitError, match="one peak only"):
         fit_cell_cycle(one)
+
+
+def with_debris(intensity, share, seed=2, g1=5e6):
+    """Add fragments, up to half a G1 nucleus, as that share of all."""
+    rng = np.random.default_rng(seed)
+    n = int(intensity.size * share / (1 - share))
+    return np.concatenate([intensity, g1 * rng.uniform(0.02, 0.5, n)])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.33])
+def test_debris_does_not_move_the_peaks(share):
+    intensity, dna = population(2000, 0.2, 0.2)
+    fit = fit_cell_cycle(with_debris(intensity, share))
+    assert fit.g1_intensity == pytest.approx(5e6, rel=0.03)
+    assert fit.g2_of_two == pytest.approx((dna > SPLIT_DNA_CONTENT).mean(), abs=0.02)
+    assert fit.other == pytest.approx(share, abs=0.03)
+    assert (fit.classes[2000:] == "other").mean() > 0.9
+
+
+def test_mostly_debris_is_no_fit():
+    intensity, _ = population(1000, 0.3, 0.1)
+    with pytest.raises(NoFitError):
+        fit_cell_cycle(with_debris(intensity, 0.6))
+
+
+@pytest.mark.parametrize("polyploid", [0.05, 0.15, 0.25])
+@pytest.mark.parametrize("debris", [0.0, 0.2])
+def test_polyploid_nuclei_are_not_taken_for_g2(polyploid, debris):
+    intensity, dna = population(3000, 0.3, 0.1)
+    rng = np.random.default_rng(3)
+    octo = 4 * 5e6 * (1 + 0.08 * rng.standard_normal(int(3000 * polyploid)))
+    fit = fit_cell_cycle(with_debris(np.concatenate([intensity, octo]), debris))
+    assert fit.g1_intensity == pytest.approx(5e6, rel=0.02)
+    assert fit.g2_of_two == pytest.approx((dna > SPLIT_DNA_CONTENT).mean(), abs=0.015)
+    assert set(fit.classes[3000 : 3000 + octo.size]) == {"other"}
+
+
+@pytest.mark.parametrize("ratio", [1.6, 2.6])
+def test_a_second_peak_in_the_wrong_place_is_no_fit(ratio):
+    rng = np.random.default_rng(4)
+    both = np.concatenate([np.ones(1500), np.full(700, ratio)])
+    with pytest.raises(NoFitError, match=r"times the first|one peak only"):
+        fit_cell_cycle(5e6 * both * (1 + 0.05 * rng.standard_normal(both.size)))

@@ -41,6 +41,9 @@ BAD = {
         "{strategy: hardware, xyz: 1}",
         ":10: focus.xyz is no key here; allowed: on_failure, retries, strategy",
     ),
+    "decimal comma in braces": Bad(
+        "exposure_ms: 4, ", "exposure_ms: 4,5, ", ":9: light_levels[1].5 is no key here; write 4.5"
+    ),
     "useq's typo": Bad("focus:", "time_plann: 3\nfocus:", ":10: time_plann is no key here; did you mean 'time_lapse'?"),
     "key twice": Bad("held_out: 1", "held_out: 1\nheld_out: 2", ":5: held_out is given twice"),
     "key missing": Bad("channel: DAPI\n", "", ":1: channel is missing"),

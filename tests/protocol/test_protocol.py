@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import DATA, ROOT, load_job
-from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Plate, expand_wells, read_model
+from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Plate, expand_wells, read_model, rounded
 
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.yaml"))
 PROFILES = sorted((ROOT / "hardware_configs").glob("*.yaml"))
@@ -277,3 +277,8 @@ def test_the_protocol_with_everything_in_it_that_the_readme_shows_is_valid(tmp_p
     assert len(list(p.to_sequence(load_job("quickstart", "simulated").profile))) == p.n_frames
     given = set(p.model_fields_set)
     assert set(ImagingProtocol.model_fields) - given == {"description"}
+
+
+@pytest.mark.parametrize(("value", "text"), [(3000.0, "3000"), (0.125, "0.125"), (12345, "12300"), (4, "4"), (0, "0")])
+def test_numbers_are_written_out(value, text):
+    assert rounded(value) == text

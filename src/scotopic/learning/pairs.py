@@ -9,7 +9,7 @@ import numpy as np
 
 from scotopic.learning.targets import Targets, known, make_targets
 from scotopic.protocol import spread_wells
-from scotopic.reference import REFERENCE, finished_frames, read_frame
+from scotopic.reference import REFERENCE, Frames, SiteKey, finished_frames, read_frame
 from scotopic.store import light_verdicts, site_name
 
 if TYPE_CHECKING:
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scotopic.protocol import ImagingProtocol
-    from scotopic.store import FrameRecord, RunFolder
-
-SiteKey = tuple[str, int, int]
-Frames = dict[str, "FrameRecord"]
+    from scotopic.store import RunFolder
 
 VALIDATION_SHARE = 0.12
 """Of the training wells, at least one is kept to check on."""
@@ -123,7 +120,8 @@ def load_site(run: RunFolder, key: SiteKey, frames: Frames) -> TrainingSite:
     """Read images and masks of a site, and make its targets."""
     reference = run.read_protocol().reference.name
     images = {level: read_frame(run.path, record) for level, record in frames.items()}
-    labels = run.plate(run.read_protocol(), run.read_profile()).read_labels(key[0], key[1], REFERENCE, key[2])
+    plate = run.plate(run.read_protocol(), run.read_profile())
+    labels = plate.read_labels(*key[:2], REFERENCE, key[2], frames[reference].z)
     table = run.nuclei.read(REFERENCE, *key)
     table = table[table["level"] == reference]
     doubted = table["label"][table["clump"] | table["debris"]].tolist()

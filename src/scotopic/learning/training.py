@@ -22,8 +22,9 @@ from scotopic.learning.prediction import DTYPES, MapMaker
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from scotopic.learning.pairs import Frames, Pairs, SiteKey, TrainingSite
+    from scotopic.learning.pairs import Pairs, TrainingSite
     from scotopic.protocol import TrainingSettings
+    from scotopic.reference import Frames, SiteKey
     from scotopic.store import RunFolder
 
 _CROPS, _CROP_PX = 4, 160

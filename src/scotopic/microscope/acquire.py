@@ -73,7 +73,9 @@ class Progress:
     frames_saturated: int = 0
     """Frames of which at least a thousandth of the pixels are saturated."""
     paused: str = ""
-    """Why the run is waiting, if it is."""
+    """Why the run is paused, if it is."""
+    waiting: str = ""
+    """Which time point is waited for, and until when, if one is."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,8 @@ class _Acquisition:
         self._wrong_light = self._count_wrong_light()
         self._planned = per_well * len(places)
         self._begun = time.monotonic()
+        self._paused_s = 0.0
+        self._waiting, self._due = "", 0.0
         self._done_before = len(self._finished)
         self._last_site = ""
         self._engine: AcquisitionEngine | None = None
@@ -251,6 +255,7 @@ class _Acquisition:
             begun_at=self._begun_at,
             before_site=self._wait_while_paused,
             on_silence=self._camera_is_silent,
+            on_wait=self._wait_for_time_point,
         )
         self._tell_the_engine_to_end()  # a signal may have come before there was one
         before = core.mda.set_engine(self._engine)
@@ -371,7 +376,8 @@ class _Acquisition:
 
     def _wait_while_paused(self) -> None:
         """Wait between two sites, in the dark, for as long as there is a reason to."""
-        paused = ""
+        self._waiting = ""
+        paused, since = "", time.monotonic()
         while (reason := self._reason_to_pause()) and self._engine and not self._engine.finish_after_site:
             if reason != paused:
                 switch_light_off(self._engine.mmcore, self.profile)
@@ -380,8 +386,17 @@ class _Acquisition:
                 self._tell()
             time.sleep(5 * BEAT_S)
         if paused:
+            self._paused_s += time.monotonic() - since
             self._state, self._message = "running", ""
             self._tell()
+
+    def _wait_for_time_point(self, t: int, due: float) -> None:
+        lapse = self.protocol.time_lapse
+        count, self._due = lapse.count if lapse else 1, due
+        self._waiting = f"waiting for time point {t + 1} of {count}, at {_clock(due)}"
+        if (left := self._seconds_left()) is not None:
+            self._waiting += f"; done at about {_clock(time.time() + left)}"
+        self._tell()
 
     def _camera_is_silent(self, what: str) -> None:
         self._message = what
@@ -452,11 +467,24 @@ class _Acquisition:
     def _dose_so_far(self) -> float:
         return self._engine.sample_dose_ms if self._engine else self._dose_ms
 
+    def _seconds_left(self) -> float | None:
+        """Return how long the rest will take: its imaging as long as that of the sites before, and no time point early."""
+        now, left = len(self._finished) - self._done_before, self._planned - len(self._finished)
+        if not now:
+            return None
+        engine = self._engine
+        waited_s = engine.waited_s if engine else 0.0  # what is still to be waited for is in it
+        waited_s -= max(0.0, self._due - time.time())
+        a_site_s = max(0.0, time.monotonic() - self._begun - self._paused_s - waited_s) / now
+        due = engine.last_point_due if engine else None
+        if due is None:
+            return left * a_site_s
+        of_the_last_point = min(left, self._planned // self.protocol.time_points)
+        return max(left * a_site_s, due - time.time() + of_the_last_point * a_site_s)
+
     def progress(self) -> Progress:
         """Return how far it is."""
         done = len(self._finished)
-        now = done - self._done_before
-        left = (self._planned - done) * (time.monotonic() - self._begun) / now if now else None
         camera = self.profile.camera
         frames_left = self.protocol.n_frames - self._written - self._skipped
         return Progress(
@@ -466,12 +494,13 @@ class _Acquisition:
             frames_skipped=self._skipped,
             sample_dose_ms=self._dose_so_far(),
             last_site=self._last_site,
-            seconds_left=left,
+            seconds_left=self._seconds_left(),
             bytes_left=frames_left * camera.width_px * camera.height_px * 2,
             wells=self._wells,
             frames_flagged=self._flagged,
             frames_saturated=self._saturated,
             paused=self._message if self._state == "paused" else "",
+            waiting=self._waiting,
         )
 
     def write_status(self, state: str | None = None, message: str = "") -> None:
@@ -496,11 +525,18 @@ class _Acquisition:
                 wrong_light=self._wrong_light,
                 times_found_lit=self._engine.times_found_lit if self._engine else 0,
                 sample_dose_ms=round(progress.sample_dose_ms, 3),
-                seconds_left=progress.seconds_left and round(progress.seconds_left),
+                seconds_left=None if progress.seconds_left is None else round(progress.seconds_left),
+                waiting=progress.waiting,
                 bytes_left=progress.bytes_left,
                 seeds=_seeds(self.protocol, self.profile),
                 versions=_versions(),
             )
+
+
+def _clock(moment: float) -> str:
+    """Return a moment (seconds since the epoch) as a local time; with the day, if that is another one."""
+    there, now = datetime.fromtimestamp(moment).astimezone(), datetime.now().astimezone()
+    return f"{there:%H:%M:%S}" if there.date() == now.date() else f"{there:%a %d %b, %H:%M}"
 
 
 def _seeds(protocol: ImagingProtocol, profile: MicroscopeProfile) -> dict[str, int]:

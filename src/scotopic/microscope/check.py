@@ -20,6 +20,7 @@ from scotopic.protocol import (
     ProblemsError,
     SiteGrid,
     did_you_mean,
+    rounded,
 )
 
 if TYPE_CHECKING:
@@ -382,7 +383,7 @@ def _check_light(subject: Subject) -> None:
     planned_s = site_sample * visits * protocol.n_sites / 1000
     if protocol.light_budget_s is not None and planned_s > protocol.light_budget_s:
         subject.blame_protocol(
-            "light_budget_s", f"= {protocol.light_budget_s:g}: {planned_s:.3g} s at full power are planned"
+            "light_budget_s", f"= {protocol.light_budget_s:g}: {rounded(planned_s)} s at full power are planned"
         )
 
 

@@ -24,7 +24,7 @@ from scotopic.microscope.exposure import (
     set_filters,
     set_level,
 )
-from scotopic.protocol import HardwareFocus
+from scotopic.protocol import HardwareFocus, rounded
 from scotopic.store import FrameRecord, VisitRecord
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class AcquisitionEngine(MDAEngine):
         begun_at: dict[int, float] | None = None,
         before_site: Callable[[], None] = lambda: None,
         on_silence: Callable[[str], None] = lambda _: None,
+        on_wait: Callable[[int, float], None] = lambda *_: None,
     ) -> None:
         """Prepare a run.
 
@@ -120,6 +121,8 @@ class AcquisitionEngine(MDAEngine):
             Called before the stage moves to a site. It may wait, for as long as the run is to pause, or raise.
         on_silence : callable
             Told, from another thread, when the camera does not answer.
+        on_wait : callable
+            Told the time point that is waited for, and when it is due (seconds since the epoch).
         """
         super().__init__(core, use_hardware_sequencing=False, restore_initial_state=False)
         self._protocol = protocol
@@ -133,6 +136,7 @@ class AcquisitionEngine(MDAEngine):
         self._begun_at = dict(begun_at or {})
         self._before_site = before_site
         self._on_silence = on_silence
+        self._on_wait = on_wait
         self._visit: SiteVisit | None = None
         self._times_moved: dict[SiteKey, int] = {}
         self._read_back = (0.0, 0.0)
@@ -148,6 +152,8 @@ class AcquisitionEngine(MDAEngine):
         """How often light was on that nobody had asked for; how much of it the sample got nobody knows."""
         self.stop_now = False
         """Set it to end the run before the next exposure."""
+        self.waited_s = 0.0
+        """Time that was, or is to be, waited for time points until now."""
 
     # ------------------------------------------------------------------ pymmcore-plus' protocol of an engine
 
@@ -188,6 +194,9 @@ class AcquisitionEngine(MDAEngine):
             self._begun_at[t] = max(due, default=now)
             wait_s = max(0.0, self._begun_at[t] - now)
             self._begun_at[t] = now + wait_s
+            if wait_s:
+                self.waited_s += wait_s
+                self._on_wait(t, now + wait_s)
         for number, event in enumerate(site):
             start = self.mmcore.mda.event_seconds_elapsed() + wait_s if wait_s and number == 0 else None
             yield event.model_copy(update={"min_start_time": start, "reset_event_timer": False})
@@ -314,6 +323,15 @@ class AcquisitionEngine(MDAEngine):
         return self._visit is None or self._is_done(self._visit)
 
     @property
+    def last_point_due(self) -> float | None:
+        """When the last time point is due as far as one knows, in seconds since the epoch; nothing without a time lapse."""
+        lapse = self._protocol.time_lapse
+        if lapse is None or not self._begun_at:
+            return None
+        latest = max(self._begun_at)
+        return self._begun_at[latest] + (lapse.count - 1 - latest) * lapse.interval_s
+
+    @property
     def sample_dose_ms(self) -> float:
         """Light that the sample has got so far, in milliseconds at full power."""
         return self._sample_dose_ms
@@ -335,7 +353,7 @@ class AcquisitionEngine(MDAEngine):
         if budget_s is not None and self._sample_dose_ms + next_ms > budget_s * 1000:
             raise BudgetUsedUpError(
                 f"the next {what} would exceed the light budget of {budget_s:g} s; "
-                f"{self._sample_dose_ms / 1000:.3g} s at full power have been given"
+                f"{rounded(self._sample_dose_ms / 1000)} s at full power have been given"
             )
 
     def _planned_dose_ms(self, level: LightLevel) -> float:

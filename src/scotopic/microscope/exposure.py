@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scotopic.microscope.core import is_same, switch_light_off
 from scotopic.microscope.presets import lets_light_on
 from scotopic.microscope.watchdog import Watchdog
-from scotopic.protocol import LIGHT_LEVEL_GROUP
+from scotopic.protocol import LIGHT_LEVEL_GROUP, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,7 +218,7 @@ def expose(
     answered_at: list[float] = []
 
     def give_up() -> None:
-        what = f"the camera {profile.camera.device} has not answered for {limit_s:.3g} s"
+        what = f"the camera {profile.camera.device} has not answered for {rounded(limit_s)} s"
         logger.error("%s; the light is being switched off", what)
         on_silence(f"{what}; the light is being switched off")  # first: that may take as long as the camera does
         try:
@@ -247,7 +247,7 @@ def expose(
         if watchdog.has_bitten:
             in_time = min(dark_at) < answered_at[0]
             dark = "was switched off meanwhile" if in_time else "could not be switched off until it answered"
-            raise RuntimeError(f"the camera gave no answer for {limit_s:.3g} s; the light {dark}")
+            raise RuntimeError(f"the camera gave no answer for {rounded(limit_s)} s; the light {dark}")
         image = core.getImage().copy()
         if image.shape != (profile.camera.height_px, profile.camera.width_px):
             raise RuntimeError(

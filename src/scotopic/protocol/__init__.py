@@ -4,7 +4,7 @@ from scotopic.protocol.files import Problem, ProblemsError, read_model
 from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus
 from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
 from scotopic.protocol.levels import LightLevel
-from scotopic.protocol.names import did_you_mean
+from scotopic.protocol.names import did_you_mean, rounded
 from scotopic.protocol.nuclei import NucleiSettings, QualityGate, SegmentationSettings
 from scotopic.protocol.plate import Plate, expand_wells, spread_wells
 from scotopic.protocol.profile import (
@@ -59,5 +59,6 @@ __all__ = [
     "expand_wells",
     "fit_placement",
     "read_model",
+    "rounded",
     "spread_wells",
 ]

@@ -177,7 +177,8 @@ def _problem(
         message = "is missing"
     elif kind == "extra_forbidden":
         known = sorted(_keys_at(model, details["loc"][:-1]))
-        message = f"is no key here; {did_you_mean(str(place[-1]), known) or 'allowed: ' + ', '.join(known)}"
+        hint = _decimal_point(data, place) or did_you_mean(str(place[-1]), known)
+        message = f"is no key here; {hint or 'allowed: ' + ', '.join(known)}"
     elif kind in {"union_tag_invalid", "union_tag_not_found"}:
         field = str(context["discriminator"]).strip("'")
         key = f"{key}.{field}"
@@ -191,6 +192,17 @@ def _problem(
         given = "" if isinstance(value, dict | list) or value is None else f"= {_short(value)}: "
         message = f"{given}{text}"
     return Problem(message, file, _line(place, lines), key)
+
+
+def _decimal_point(data: Any, place: Place) -> str:
+    """Return "write 4.5" where a decimal comma within braces, as in `{exposure_ms: 4,5}`, has begun a key of its own."""
+    for step in place[:-1]:
+        data = data[step]
+    keys = list(data)
+    number = keys.index(place[-1])
+    before = data[keys[number - 1]] if number else None
+    is_comma = data[place[-1]] is None and str(place[-1]).isdecimal() and type(before) is int
+    return f"write {before}.{place[-1]}" if is_comma else ""
 
 
 def _not_allowed(value: Any, expected: str) -> str:

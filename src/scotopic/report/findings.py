@@ -11,7 +11,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from scotopic.nuclei import measure, reference_segmentation
-from scotopic.reference import REFERENCE, finished_frames, origin_um, read_frame
+from scotopic.reference import REFERENCE, SiteKey, finished_frames, origin_um, read_frame
 from scotopic.simulator import Field, make_specimen
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from scotopic.report.schema import Source
     from scotopic.store import FrameRecord, RunFolder
 
-SiteKey = tuple[str, int, int]
-"""Well, site, time point."""
 Labels = dict[SiteKey, "NDArray[Any]"]
 Row = tuple["Source", str]
 """Source and light level."""
@@ -133,7 +131,7 @@ def find_by_network(sites: HeldOutSites, model_path: Path, findings: Findings) -
                 labels = predictor(image, dose).labels
                 findings.prediction_s.append(time.perf_counter() - begun)
                 group = f"network_{name}_{order.index(record.level)}"
-                sites.plate.write_labels(record.well, record.site, group, record.t, 0, labels)
+                sites.plate.write_labels(record.well, record.site, group, record.t, record.z, labels)
                 table = _measured(image, labels, record, dose, sites.profile.camera)
                 findings.add("network", record, labels, table)
             tables = [findings.tables["network", level][-1] for level in levels]
@@ -144,7 +142,7 @@ def find_by_network(sites: HeldOutSites, model_path: Path, findings: Findings) -
 def find_by_reference(sites: HeldOutSites, findings: Findings) -> None:
     """Take the reference masks, which were made of the bright image, at every level."""
     for key, levels in sites.frames.items():
-        labels = sites.plate.read_labels(key[0], key[1], REFERENCE, key[2])
+        labels = sites.plate.read_labels(*key[:2], REFERENCE, key[2], next(iter(levels.values())).z)
         table = sites.run.nuclei.read(REFERENCE, *key)
         for record in levels.values():
             findings.add("reference", record, labels, table[table["level"] == record.level])

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Canvas
 from scipy import ndimage as ndi
 
 from scotopic.pictures import stretched
+from scotopic.protocol import rounded
 from scotopic.store.files import replace_text
 
 if TYPE_CHECKING:
@@ -162,9 +163,9 @@ def _fields(run: RunFolder, report: Report) -> list[str]:
     site = max(done, key=lambda r: (r.nuclei, r.name))
     figures = []
     for number, level in enumerate(protocol.light_levels):
-        image = plate.read(site.well, site.site, level.name, site.t)
+        image = plate.read(site.well, site.site, level.name, site.t, site.z)
         name = f"network_{report.model}_{number}" if report.model else "reference"
-        labels = plate.read_labels(site.well, site.site, name, site.t)
+        labels = plate.read_labels(site.well, site.site, name, site.t, site.z)
         caption = f"{level.name} of the light: {len(np.unique(labels)) - 1} nuclei"
         png = iio.imwrite("<bytes>", _contoured(image, labels), extension=".png")
         figures.append(f"<figure>{_image(png, caption)}<figcaption>{escape(caption)}</figcaption></figure>")
@@ -222,7 +223,7 @@ def _made(report: Report) -> str:
         "trained on": f"{len(card.get('training_wells', ()))} wells, {card.get('training_sites', 0)} sites, {card.get('steps', 0):,} steps",
         "training": _quantity(report.timing["training"], 1 / 60, ".1f", "min"),
         "prediction": _quantity(report.timing["prediction_per_frame"], 1000, ".0f", "ms a frame"),
-        "light on the sample": f"{report.dose['sample'] / 1000:.3g} s at full power in the whole run",
+        "light on the sample": f"{rounded(report.dose['sample'] / 1000)} s at full power in the whole run",
         "specimen": report.specimen or "on a microscope",
         "versions": ", ".join(f"{name} {number}" for name, number in report.versions.items()),
     }

@@ -25,6 +25,8 @@ class ReferenceRecord(FrozenModel):
     """Number of the site in its well."""
     t: int = Field(ge=0)
     """Time point."""
+    z: int = Field(default=0, ge=0)
+    """Plane that they were made from: the sharpest one of a stack."""
     attempt: int = Field(gt=0)
     """Visit whose bright image they were made from."""
     nuclei: int = Field(ge=0)

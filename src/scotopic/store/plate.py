@@ -305,9 +305,9 @@ class PlateStore:
         """
         return np.asarray(_opened(self._labels_path(well, site, name), self.layout.pyramid, _FAST)[0][t, z])
 
-    def has_labels(self, well: str, site: int, name: str, t: int = 0) -> bool:
+    def has_labels(self, well: str, site: int, name: str, t: int = 0, z: int = 0) -> bool:
         """Return whether masks of a field are on the disk."""
-        return (self.field_path(well, site) / "labels" / name / f"0/c/{t}").exists()
+        return (self.field_path(well, site) / "labels" / name / f"0/c/{t}/{z}").exists()
 
     def _labels_path(self, well: str, site: int, name: str) -> Path:
         folder = self.field_path(well, site)

@@ -333,5 +333,8 @@ def differing_keys(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
             yield from differing_keys(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, pair in enumerate(zip(old, new, strict=True)):
+            yield from differing_keys(*pair, f"{key}[{number}]")
     elif old != new:
         yield key, old, new

@@ -73,6 +73,8 @@ def progress_line(progress: Progress) -> str:
     """Return one line on how far an acquisition is."""
     if progress.paused:
         return f"paused: {progress.paused}"
+    if progress.waiting:
+        return f"{progress.sites_done} of {progress.sites_planned} sites; {progress.waiting}"
     left = "" if progress.seconds_left is None else f", {_duration(progress.seconds_left)} left"
     odd = "".join(
         f", {count} frames {what}"
@@ -87,7 +89,9 @@ def progress_line(progress: Progress) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def verify(run_path: Path) -> list[Problem]:

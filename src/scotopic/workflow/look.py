@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -129,8 +130,8 @@ def _seen(
     name: str, protocol: ImagingProtocol, profile: MicroscopeProfile, exposures: dict[str, Exposure]
 ) -> Iterator[str]:
     """Yield what a person wants to know of the images of a site."""
-    from scotopic.photons import focus_score
     from scotopic.pictures import histogram_line
+    from scotopic.protocol import rounded
 
     camera, source = profile.camera, profile.light_source(protocol.channel)
     for level in protocol.light_levels:
@@ -139,8 +140,8 @@ def _seen(
         image, power = exposures[level.name].image, source.relative_power(level.led_percent)
         yield (
             f"{name} at {level.name}: {image.mean() - camera.offset_counts:.2f} counts above the offset on average, "
-            f"focus score {focus_score(image, camera):.3f}; "
-            f"signal dose {level.exposure_ms * power:.3g} ms, sample dose {exposures[level.name].lit_ms * power:.3g} ms"
+            f"{_focus(image, profile, protocol, is_bright=level.role == 'reference')}; "
+            f"signal dose {rounded(level.exposure_ms * power)} ms, sample dose {rounded(exposures[level.name].lit_ms * power)} ms"
         )
         yield f"  {histogram_line(image, camera.saturation_counts)}"
         saturated = (image >= camera.saturation_counts).mean()
@@ -151,6 +152,25 @@ def _seen(
         yield (
             f"warning: {odd} has {ratio:.2g} times the signal that its dose should give: LED, shutter or camera offset?"
         )
+
+
+def _focus(image: NDArray[np.uint16], profile: MicroscopeProfile, protocol: ImagingProtocol, *, is_bright: bool) -> str:
+    """Return what an image says of the focus: of a bright one whether it is good, by the edges of its nuclei."""
+    from scotopic.nuclei import judge, measure, reference_segmentation
+    from scotopic.photons import focus_score
+
+    camera, nuclei = profile.camera, protocol.nuclei
+    score = f"focus score {focus_score(image, camera):.3f}"
+    if not is_bright:
+        return f"{score} (more is sharper, among images of one place and level)"
+    labels = reference_segmentation(image, pixel_size_um=camera.pixel_size_um, settings=nuclei.segmentation)
+    table = measure(labels, image, pixel_size_um=camera.pixel_size_um, camera=camera)
+    sharpness = judge(labels, image, table, nuclei.quality).figures.get("sharpness", math.nan)
+    if math.isnan(sharpness):
+        return f"{score}, too few nuclei to tell whether that is good"
+    least = nuclei.quality.least_sharpness
+    verdict = "good" if sharpness >= least else "bad"
+    return f"focus {verdict} (edges of nuclei {sharpness:.1f}, good from {least:g} on), {score}"
 
 
 def _odd_doses(
