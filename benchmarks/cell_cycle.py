@@ -4,13 +4,15 @@ usage: cell_cycle.py [FOLDER ...]     folders of real images, in images/ or dire
 
 Simulated: 24 fields of plates with 10 to 50 % of G2 and up to 20 % of S, bright images, reference segmentation, evenly lit,
 whole nuclei alone. The share of nuclei with a DNA content above 1.5 is held against the truth of the same nuclei: apart from
-mitotic and dim ones, which no image could sort. Real: the ratio of the two peaks, which is 2 if intensity means DNA.
+mitotic and dim ones, which no image could sort. Real: the ratio of the two peaks, which is 2 if intensity means DNA; each
+image relative to its own median nucleus, for those of a set were not all exposed, or stretched to 8 bits, alike.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from joblib import Parallel, delayed
@@ -29,6 +31,9 @@ from scotopic.nuclei.images import image_files, read_plane
 from scotopic.protocol import SyntheticSpecimenSettings
 from scotopic.protocol.simulator_setup import SimulatorSetup
 from scotopic.simulator import Instrument
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SHARES = [(g2, s) for g2 in (0.1, 0.3, 0.5) for s in (0.0, 0.1, 0.2)]
 FIELDS = 24
@@ -71,20 +76,20 @@ def one_plate(g2: float, s: float) -> str:
     )
 
 
+def measured(image: NDArray[Any]) -> pd.DataFrame:
+    return measure(reference_segmentation(image), image)
+
+
 def real(folder: Path) -> str:
     folder = folder / "images" if (folder / "images").is_dir() else folder
     images = [read_plane(path) for path in image_files(folder)]
-    tables = Parallel(n_jobs=-1)(
-        delayed(lambda image: measure(reference_segmentation(image), image))(i) for i in images
-    )
-    shapes: dict[tuple[int, ...], list[pd.DataFrame]] = {}
-    for image, table in zip(images, tables, strict=True):
-        shapes.setdefault(image.shape, []).append(table)
-    most = max(shapes, key=lambda shape: len(shapes[shape]))
-    nuclei, told = evenly_lit(pd.concat(shapes[most], ignore_index=True), {most})
+    tables = Parallel(n_jobs=-1)(delayed(measured)(image) for image in images)
+    together = pd.concat([table.assign(image=number) for number, table in enumerate(tables)], ignore_index=True)
+    nuclei, told = evenly_lit(together, {image.shape for image in images})
     whole = nuclei[~nuclei["touches_border"]]
+    intensity = whole["integrated_intensity_counts"]
     try:
-        fit = fit_cell_cycle(whole["integrated_intensity_counts"])
+        fit = fit_cell_cycle(intensity / intensity.groupby(whole["image"]).transform("median"))
     except NoFitError as error:
         return f"{folder}: {len(whole)} nuclei, no fit: {error} {told}"
     shares = ", ".join(f"{name} {share:.1%}" for name, share in fit.fractions.items())
