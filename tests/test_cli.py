@@ -37,9 +37,12 @@ def scotopic(*words: object) -> subprocess.CompletedProcess[str]:
 def test_light_programs_stay_light():
     """No torch beside the microscope, and nothing heavy before a command needs it."""
     code = "import sys, scotopic.workflow; print(int('torch' in sys.modules))\n"
-    code += "import scotopic.microscope, scotopic.simulator; print(int('torch' in sys.modules))"
+    code += "import scotopic.microscope, scotopic.simulator; print(int('torch' in sys.modules))\n"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["0", "0"]
+    code = "import sys, scotopic.microscope; print({'pandas', 'scipy', 'skimage', 'torch'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
     code = "import sys, scotopic.cli; print({'numpy', 'pymmcore_plus', 'torch', 'pydantic'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

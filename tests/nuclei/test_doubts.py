@@ -44,6 +44,7 @@ def test_good_nuclei_have_nothing_against_them():
     image = camera(nuclei())
     assert verdict(image).reasons == ()
     assert verdict(image).figures["unlabelled"] < 0.02
+    assert verdict(image).figures["unlabelled_objects"] == 0
     assert defective_lines(image) == 0
 
 
@@ -92,6 +93,7 @@ def test_what_is_bright_and_has_no_label_is_seen():
     assert (seen & ~ndi.binary_dilation(missed, iterations=4)).sum() == 0
     quality = judge(without, image, measure(without, image))
     assert quality.figures["unlabelled"] == pytest.approx(2 / 30, abs=0.02)
+    assert quality.figures["unlabelled_objects"] == 2
     third = np.where(labels <= 10, 0, labels)
     assert "light without labels" in judge(third, image, measure(third, image)).reasons
 

@@ -37,7 +37,8 @@ class SiteQuality:
     good."""
     figures: dict[str, float]
     """What was measured, by the name of the threshold it was held against without `least_` or `most_`; not a number
-    where there were too few nuclei."""
+    where there were too few nuclei. `unlabelled` is the area of what is as bright as nuclei and has no label, relative to that
+    of all that is; `unlabelled_objects` how many of these there are."""
 
     @property
     def usable(self) -> bool:
@@ -64,6 +65,8 @@ def judge(
     gate = gate or QualityGate()
     if nuclei.empty:
         return SiteQuality(("empty",), {})
+    missed = unlabelled(image, labels)
+    missed_px, missed_objects = int(missed.sum()), ndi.label(missed)[1]
     figures = {
         "sharpness": _sharpness(labels, image, nuclei),
         "saturated": float(nuclei["saturated"].mean()),
@@ -72,7 +75,8 @@ def judge(
         "size_spread": _size_spread(nuclei),
         "elongated": float(nuclei["eccentricity"].median()),
         "clumped": float(area(nuclei)[nuclei["clump"]].sum() / area(nuclei).sum()),
-        "unlabelled": _unlabelled_share(labels, image),
+        "unlabelled": missed_px / max(missed_px + int((labels > 0).sum()), 1),
+        "unlabelled_objects": float(missed_objects),
         "in_strips": strips(labels).size / len(nuclei),
         "lines": float(defective_lines(image)),
     }
@@ -89,12 +93,6 @@ def judge(
         "defective camera lines": figures["lines"] > gate.most_lines,
     }
     return SiteQuality(tuple(reason for reason, failed in failures.items() if failed), figures)
-
-
-def _unlabelled_share(labels: NDArray[Any], image: NDArray[Any]) -> float:
-    """Return the area of what is as bright as nuclei and has no label, relative to that of all that is."""
-    missed = int(unlabelled(image, labels).sum())
-    return missed / max(missed + int((labels > 0).sum()), 1)
 
 
 def _sharpness(labels: NDArray[Any], image: NDArray[Any], nuclei: pd.DataFrame) -> float:

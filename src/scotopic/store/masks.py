@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from pydantic import Field
 
 from scotopic.photons import FrozenModel
@@ -14,6 +13,8 @@ from scotopic.store.files import sync
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import pandas as pd
 
 
 class ReferenceRecord(FrozenModel):
@@ -72,6 +73,8 @@ class NucleusTables:
 
     def read(self, source: str, well: str, site: int, t: int) -> pd.DataFrame:
         """Return the table of a site."""
+        import pandas as pd  # not where a microscope is driven
+
         return pd.read_parquet(self._of_site(source, well, site, t))
 
     def write_all(self, source: str, table: pd.DataFrame) -> None:

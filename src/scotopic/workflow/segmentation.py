@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from scotopic.nuclei import SiteQuality
     from scotopic.protocol.profile import Camera
-    from scotopic.store import RunFolder
+    from scotopic.store import ReferenceRecord, RunFolder
 
 
 def segment_run(run_path: Path, say: Callable[[str], None], *, workers: int = -1, again: bool = False) -> int:
@@ -49,7 +49,7 @@ def segment_run(run_path: Path, say: Callable[[str], None], *, workers: int = -1
 
     run_folder = opened_run(run_path)
     for record in make_references(run_folder, workers=workers, again=again):
-        say(_told(record.name, record.nuclei, record.reasons))
+        say(_told(record.name, record.nuclei, record))
     records = list(run_folder.references().values())
     if not records:
         raise ProblemsError([Problem("has no finished site yet", str(run_path))])
@@ -142,7 +142,7 @@ def segment(
         images[field.name] = shape
         reasons = "; ".join(quality.reasons)
         verdicts.append({"image": field.name, "usable": quality.usable, "reasons": reasons, **quality.figures})
-        say(_told(field.name, len(table), quality.reasons))
+        say(_told(field.name, len(table), quality))
     if not tables:
         folder.leave()
         raise ProblemsError(left_out)
@@ -188,8 +188,13 @@ def placed(table: pd.DataFrame, field: Field) -> pd.DataFrame:
     return table.assign(**place, **labels)[[*place, *labels, *table.columns]]
 
 
-def _told(name: str, nuclei: int, reasons: Sequence[str]) -> str:
-    return f"{name}: {nuclei} nuclei" + (f"; not fit to learn from: {'; '.join(reasons)}" if reasons else "")
+def _told(name: str, nuclei: int, quality: SiteQuality | ReferenceRecord) -> str:
+    missed = int(quality.figures.get("unlabelled_objects") or 0)
+    return (
+        f"{name}: {nuclei} nuclei"
+        + (f"; {missed} as bright {'has' if missed == 1 else 'have'} no label" if missed else "")
+        + (f"; not fit to learn from: {'; '.join(quality.reasons)}" if quality.reasons else "")
+    )
 
 
 @dataclass(frozen=True)
