@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage as ndi
 
-from scotopic.nuclei import judge, measure, reference_segmentation, unlabelled
+from scotopic.nuclei import estimate_diameter, judge, measure, reference_segmentation, unlabelled
 from scotopic.nuclei.doubts import defective_lines, strips
 
 SIZE = 320
@@ -126,3 +126,34 @@ def test_a_background_that_ends_at_zero_is_no_padding():
     rim = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     table = measure(labels, image)
     assert set(table.label[table.touches_border]) == set(rim[rim > 0])
+
+
+def bright_disc(height):
+    y, x = np.indices((SIZE, SIZE))
+    return ndi.gaussian_filter(height * (np.hypot(y - 80, x - 80) < 60).astype(float), 1.5)
+
+
+@pytest.mark.parametrize("height", [3000, 20_000])
+@pytest.mark.parametrize("count", [4, 30])
+def test_one_large_thing_does_not_decide_how_large_nuclei_are(height, count):
+    image = camera(np.maximum(nuclei(count), bright_disc(height)))
+    assert estimate_diameter(image) == pytest.approx(27, abs=1.5)
+    assert not verdict(image).usable
+
+
+def test_nuclei_beside_a_glare_are_found():
+    y, x = np.indices((SIZE, SIZE))
+    image = camera(nuclei() + 20_000 * np.exp(-np.hypot(y, x) / 40))
+    assert estimate_diameter(image) == pytest.approx(27, abs=1.5)
+
+
+def test_a_dead_column_hides_no_nuclei():
+    image = camera(nuclei())
+    image[:, 100] = 65_535
+    assert "defective camera lines" in verdict(image).reasons
+
+
+def test_a_lone_nucleus_is_as_large_as_it_is():
+    y, x = np.indices((SIZE, SIZE))
+    image = camera(ndi.gaussian_filter(3000.0 * (np.hypot(y - 80, x - 80) < 20), 1.5))
+    assert estimate_diameter(image) == pytest.approx(44, abs=5)

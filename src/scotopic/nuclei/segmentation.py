@@ -27,6 +27,10 @@ _AFTERWARDS = NodeScore(size_sigma=0.8, least_fit=0.75, smallest=0.2, least=0.1)
 _UNPRIORED = NodeScore(size_sigma=0.9, least=0.1)
 _LARGEST_PART = 0.5
 """What is larger than this share of the image is a background, not a nucleus."""
+_LOOKS, _LEAST_RADIUS_PX, _AROUND_PX = 4, 2, 4
+_LARGER, _ENOUGH_OBJECTS, _FLOOR_NOISE = 2.0, 3, 5.0
+"""One thing that holds most of the light is no nucleus if so many others have an inscribed circle less than half as wide,
+and stand out of the noise by so many standard deviations."""
 _LEAST_EDGE = 1.0
 """Smallest mean gradient along the contour, relative to mean intensity per diameter. Nuclei in focus have 3 to 6."""
 
@@ -131,24 +135,52 @@ def _as_plane(image: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _guess_diameter(plane: NDArray[np.float32]) -> float | None:
+    """Return a first guess; where one thing outshines all else, what lies beside it is looked at as well."""
     smooth = ndi.gaussian_filter(plane[::2, ::2] if min(plane.shape) > 400 else plane, 1)
     flat = smooth - _background(smooth, min(smooth.shape) / 12)  # a slope must not become the foreground
     root: NDArray[np.float32] = np.sqrt(np.maximum(flat - np.percentile(flat, 10), 0))
-    if root.min() == root.max():
+    noise = _white_noise(plane) / (2 * np.sqrt(np.pi))  # of what was smoothed by one pixel
+    unseen = np.zeros(root.shape, bool)
+    guess: float | None = None
+    for _ in range(_LOOKS):
+        visible = root[~unseen]
+        if visible.size == 0 or visible.min() == visible.max():
+            break
+        objects, count = ndi.label((root > threshold_otsu(visible)) & ~unseen)
+        radius = np.asarray(ndi.maximum(ndi.distance_transform_edt(objects > 0), objects, np.arange(1, count + 1)))
+        area = np.bincount(objects.ravel(), minlength=count + 1)[1:]
+        is_round = radius > _LEAST_RADIUS_PX
+        middle = _weighted_median(radius[is_round], area[is_round])
+        if middle is not None and (
+            guess is None
+            or (
+                np.count_nonzero(is_round) >= _ENOUGH_OBJECTS
+                and _LARGER * middle < guess
+                and flat[objects > 0].mean() - flat[(objects == 0) & ~unseen].mean() > _FLOOR_NOISE * noise
+            )
+        ):
+            guess = middle
+            largest = int(np.where(is_round, area, 0).argmax())
+            if area[largest] <= area[is_round].sum() / 2:
+                break
+            out = objects == largest + 1
+        elif middle is None:  # lines and specks alone
+            out = objects > 0
+        else:
+            break
+        unseen |= ndi.binary_dilation(out, iterations=_AROUND_PX)
+    if guess is None:
         return None
-    mask = root > threshold_otsu(root)
-    objects, count = ndi.label(mask)
-    radius = np.zeros(count + 1)
-    np.maximum.at(radius, objects.ravel(), ndi.distance_transform_edt(mask).ravel())
-    radius = radius[1:]
-    area = np.bincount(objects.ravel())[1:]
-    radius, area = radius[radius > 2], area[radius > 2]
-    if radius.size == 0:
-        return None
-    order = np.argsort(radius)
-    weight = np.cumsum(area[order])
-    diameter = float(2.2 * plane.shape[0] / root.shape[0] * radius[order][np.searchsorted(weight, weight[-1] / 2)])
+    diameter = 2.2 * plane.shape[0] / root.shape[0] * guess
     return diameter if diameter < _LARGEST_PART * min(plane.shape) else None
+
+
+def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float | None:
+    if values.size == 0:
+        return None
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def _without_background(plane: NDArray[np.float32], diameter: float) -> tuple[NDArray[np.float32], float]:
@@ -156,11 +188,16 @@ def _without_background(plane: NDArray[np.float32], diameter: float) -> tuple[ND
     sigma = max(_SMOOTH * diameter, 0.3)
     smooth = ndi.gaussian_filter(plane, sigma)
     flat: NDArray[np.float32] = smooth - _background(smooth, diameter)
-    laplacian = 4 * plane[1:-1, 1:-1] - plane[:-2, 1:-1] - plane[2:, 1:-1] - plane[1:-1, :-2] - plane[1:-1, 2:]
-    white = 1.4826 * float(np.median(np.abs(laplacian))) / np.sqrt(20)
+    white = _white_noise(plane)
     least = float(np.ptp(plane)) / 512  # quantised images have no noise to measure
     left = max(white, least if np.unique(plane[::7, ::7]).size < 256 else 0.0) / (2 * np.sqrt(np.pi) * sigma)
     return flat, max(left, 0.02 * float(np.percentile(flat, 97)), 1e-6)
+
+
+def _white_noise(plane: NDArray[np.float32]) -> float:
+    """Return the standard deviation of what is different from pixel to pixel."""
+    laplacian = 4 * plane[1:-1, 1:-1] - plane[:-2, 1:-1] - plane[2:, 1:-1] - plane[1:-1, :-2] - plane[1:-1, 2:]
+    return 1.4826 * float(np.median(np.abs(laplacian))) / 20**0.5
 
 
 def _background(smooth: NDArray[np.float32], diameter: float) -> NDArray[np.float32]:
