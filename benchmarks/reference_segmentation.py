@@ -1,6 +1,6 @@
 """How good and how fast the reference segmentation is: real fields with hand masks, and the pinned specimen's truth.
 
-usage: reference_segmentation.py [--split SPLIT] [FOLDER ...]
+usage: reference_segmentation.py [--split SPLIT] [--edge EDGE] [FOLDER ...]
        each folder with images/, masks/ and index.csv, whose `split` column names the fields (default: test)
 
 One set of parameters for all, the diameter estimated from each image; beside it the naive segmentation (Otsu, distance
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from naive import naive_segmentation
 from numpy.typing import NDArray
 
 from scotopic.nuclei import estimate_illumination, matching, measure, pooled, reference_segmentation
-from scotopic.protocol import SyntheticSpecimenSettings
+from scotopic.protocol import SegmentationSettings, SyntheticSpecimenSettings
 from scotopic.protocol.simulator_setup import SimulatorSetup
 from scotopic.simulator import Instrument, SyntheticSpecimen
 from scotopic.simulator.replay import mask_path
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
 Field = tuple[NDArray[Any], NDArray[Any]]
 
 
-def report(name: str, fields: Iterable[Field]) -> None:
+def report(name: str, fields: Iterable[Field], settings: SegmentationSettings) -> None:
     fields = list(fields)
     segmenters: tuple[tuple[str, Callable[[NDArray[Any]], NDArray[Any]]], ...] = (
-        ("reference", reference_segmentation),
+        ("reference", partial(reference_segmentation, settings=settings)),
         ("naive", naive_segmentation),
     )
     print(f"{name}: {len(fields)} fields")
@@ -68,7 +69,7 @@ def real(folder: Path, split: str) -> Iterable[Field]:
             yield iio.imread(path), iio.imread(mask)
 
 
-def simulated() -> tuple[str, list[Field], NDArray[Any]]:
+def simulated(settings: SegmentationSettings) -> tuple[str, list[Field], NDArray[Any]]:
     """Return 24 fields of the pinned specimen at full light, and pairs of true DNA and measured intensity."""
     setup = SimulatorSetup()
     scope = Instrument(setup)
@@ -84,7 +85,7 @@ def simulated() -> tuple[str, list[Field], NDArray[Any]]:
         image = scope.expose(200)
         scope.set_shutter_open(False)
         fields.append((image, truth.labels))
-        labels = reference_segmentation(image)
+        labels = reference_segmentation(image, settings=settings)
         pairs = matching(truth.labels, labels).pairs
         table = measure(labels, image).set_index("label")
         whole = ~table.touches_border.loc[pairs.pred].to_numpy()
@@ -102,13 +103,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--split", default="test")
+    parser.add_argument("--edge", type=float, default=SegmentationSettings().edge)
     asked = parser.parse_args()
-    print(f"# {machine()}")
-    name, fields, (dna, intensity) = simulated()
-    report(f"specimen {name} at full light", fields)
+    settings = SegmentationSettings(edge=asked.edge)
+    print(f"# {machine()}; edge {settings.edge:g}")
+    name, fields, (dna, intensity) = simulated(settings)
+    report(f"specimen {name} at full light", fields, settings)
     print(f"  integrated intensity against true DNA content: correlation {np.corrcoef(dna, intensity)[0, 1]:.3f}")
     for folder in asked.folders:
-        report(f"{folder.name}, split {asked.split}", real(folder, asked.split))
+        report(f"{folder.name}, split {asked.split}", real(folder, asked.split), settings)
 
 
 if __name__ == "__main__":

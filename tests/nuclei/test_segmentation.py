@@ -149,3 +149,10 @@ def test_real_fields_agree_with_their_hand_masks():
         found.append(matching(mask, reference_segmentation(image)))
     assert pooled(found).at(0.5).f1 > 0.93
     assert pooled(found).at(0.7).f1 > 0.87
+
+
+def test_a_lower_edge_reaches_farther_out_and_finds_the_same_nuclei():
+    image = iio.imread(DATA / "nuclei" / "images" / "007.png")
+    usual, wide = (reference_segmentation(image, settings=SegmentationSettings(edge=edge)) for edge in (0.97, 0.85))
+    assert wide.max() == pytest.approx(usual.max(), abs=2)
+    assert 1.05 < (wide > 0).sum() / (usual > 0).sum() < 1.25

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 _LOWEST, _HIGHEST, _STEPS = 0.12, 0.92, 32
 """Range of the cut, relative to the median intensity of a nucleus, and the number of steps tried."""
 _SMOOTH_STEPS = (0.25, 0.5, 1, 0.5, 0.25)
-_NEARLY = 0.97
-"""A nucleus is a dome: where the gradient hardly changes from its edge inwards, the outermost level is the edge."""
 _FLOOR_NOISE = 5.0
 """Nothing fainter than this many standard deviations of the noise is part of a nucleus."""
 
 
-def cut_at_steepest(image: NDArray[np.float32], regions: NDArray[np.int32], noise: float) -> NDArray[np.int32]:
+def cut_at_steepest(
+    image: NDArray[np.float32], regions: NDArray[np.int32], noise: float, edge: float = 0.97
+) -> NDArray[np.int32]:
     """Grow regions to their basins, and cut each at the level where the gradient along its edge is largest.
 
     Parameters
@@ -32,6 +32,9 @@ def cut_at_steepest(image: NDArray[np.float32], regions: NDArray[np.int32], nois
         Labels 1 to n, each inside its nucleus.
     noise : float
         Standard deviation of the noise of `image`.
+    edge : float
+        A nucleus is a dome: where the gradient hardly changes from its edge inwards, the outermost level that has this
+        share of the largest gradient is the edge.
 
     Returns
     -------
@@ -53,7 +56,7 @@ def cut_at_steepest(image: NDArray[np.float32], regions: NDArray[np.int32], nois
     pixels = np.bincount(key, minlength=count * _STEPS).reshape(count, _STEPS).astype(float)
     total, pixels = (ndi.convolve1d(a, _SMOOTH_STEPS, axis=1, mode="constant") for a in (total, pixels))
     steepness = total / np.maximum(pixels, 2)
-    steepest = np.argmax(steepness >= _NEARLY * steepness.max(1, keepdims=True), axis=1)
+    steepest = np.argmax(steepness >= edge * steepness.max(1, keepdims=True), axis=1)
     cut = np.concatenate([[np.inf], _LOWEST + (steepest + 0.5) * (_HIGHEST - _LOWEST) / _STEPS])
     labels: NDArray[np.int32] = np.where(relative >= cut[basins], basins, 0).astype(np.int32)
     return labels

@@ -89,8 +89,8 @@ def reference_segmentation(
         return np.zeros(plane.shape, np.int32)
     nominal = np.pi / 4 * diameter**2
     flat, noise = _without_background(plane, diameter)
-    found = tidy(_look(flat, noise, diameter, NodeScore()), _SMALLEST_PIECE * nominal)
-    more = _look_again(flat, noise, diameter, found)
+    found = tidy(_look(flat, noise, diameter, NodeScore(), settings.edge), _SMALLEST_PIECE * nominal)
+    more = _look_again(flat, noise, diameter, found, settings.edge)
     found = tidy(np.where(found > 0, found, more), _SMALLEST_PIECE * nominal)
     nuclei = tidy(split_clumps(flat, found, diameter), _SMALLEST_PIECE * nominal)
     return _plausible(flat, nuclei, diameter, settings)
@@ -227,9 +227,9 @@ def _scaled_down(flat: NDArray[np.float32], diameter: float) -> tuple[NDArray[np
     return padded.reshape(height, factor, width, factor).mean((1, 3)), factor
 
 
-def _look(flat: NDArray[np.float32], noise: float, diameter: float, how: NodeScore) -> NDArray[np.int32]:
+def _look(flat: NDArray[np.float32], noise: float, diameter: float, how: NodeScore, edge: float) -> NDArray[np.int32]:
     """Find regions, and cut each at its steepest edge."""
-    return cut_at_steepest(flat, _regions(flat, noise, diameter, how), noise)
+    return cut_at_steepest(flat, _regions(flat, noise, diameter, how), noise, edge)
 
 
 def _regions(flat: NDArray[np.float32], noise: float, diameter: float, how: NodeScore) -> NDArray[np.int32]:
@@ -239,7 +239,7 @@ def _regions(flat: NDArray[np.float32], noise: float, diameter: float, how: Node
 
 
 def _look_again(
-    flat: NDArray[np.float32], noise: float, diameter: float, found: NDArray[np.int32]
+    flat: NDArray[np.float32], noise: float, diameter: float, found: NDArray[np.int32], edge: float
 ) -> NDArray[np.int32]:
     """Find what the first look has missed: dim nuclei in the glare of bright ones are no regions of their own there.
 
@@ -251,7 +251,7 @@ def _look_again(
     if regions.max() == 0:
         return regions
     first = int(found.max())
-    both = cut_at_steepest(flat, np.where(regions > 0, regions + first, found).astype(np.int32), noise)
+    both = cut_at_steepest(flat, np.where(regions > 0, regions + first, found).astype(np.int32), noise, edge)
     return np.where(both > first, both, 0).astype(np.int32)
 
 
