@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from scotopic.microscope import (
     acquire,
     check_files,
     check_hardware,
+    engine,
     open_microscope,
     prepare_run,
     switch_light_off,
@@ -476,3 +478,24 @@ def test_what_lets_light_on_is_not_set_with_the_filters(how, tmp_path, monkeypat
     assert exposing == ["1"] * 16
     assert core.getProperty("Emission", "State") == "0"
     assert run.read_status("acquire")["times_found_lit"] == 0
+
+
+def test_light_of_an_attempt_is_noted_when_the_run_is_stopped_before_the_next(tmp_path, monkeypatch):
+    job = small("demo")
+    job.profile = by_software(job)
+    core = open_microscope(job.profile, job.profile_path, job.protocol)
+    real = engine.set_level
+    engines = []
+    monkeypatch.setattr(core.mda, "set_engine", lambda e, old=core.mda.set_engine: engines.append(e) or old(e))
+
+    def lit_but_wrong(*args):
+        real(*args)
+        time.sleep(0.2)
+        engines[0].stop_now = True
+        raise engine.NotAsAskedError("the power is another")
+
+    monkeypatch.setattr(engine, "set_level", lit_but_wrong)
+    run, result = acquired(job, tmp_path / "RUN", core)
+    assert result.end_reason == "cancelled"
+    power = job.protocol.levels_in_exposure_order[0].led_percent / 100
+    assert run.sample_dose_ms() >= 200 * power

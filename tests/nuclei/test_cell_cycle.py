@@ -50,6 +50,7 @@ def test_classes_follow_the_posterior_and_odd_values_are_left_out():
     fit = fit_cell_cycle(np.concatenate([intensity, [np.nan, -5.0, 0.0]]))
     assert fit.n == 2000
     assert np.isnan(fit.posterior[-3:]).all()
+    assert set(fit.classes[-3:]) == {"other"}
     assert ((fit.classes[:2000] == "G2") == (dna > SPLIT_DNA_CONTENT)).mean() > 0.98
 
 

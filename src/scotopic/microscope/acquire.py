@@ -508,6 +508,7 @@ class _Acquisition:
         with self._status_lock:
             if state is not None:
                 self._state, self._message = state, message
+                self._waiting = ""
             progress = self.progress()
             self._run.write_status(
                 "acquire",

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_PAUSE_S = 1.0
+"""What takes longer between two sites was a pause."""
 SiteKey = tuple[str, int, int]
 """Well, site and time point."""
 
@@ -50,6 +52,10 @@ class StoppedError(Exception):
 
 class MovedError(RuntimeError):
     """Something has moved stage or Z drive since the site was begun: its images would not show the same place."""
+
+
+class FocusLostError(RuntimeError):
+    """The focus is lost, and the protocol says to stop then."""
 
 
 class BudgetUsedUpError(StoppedError):
@@ -135,6 +141,7 @@ class AcquisitionEngine(MDAEngine):
         self._sample_dose_ms = sample_dose_ms
         self._begun_at = dict(begun_at or {})
         self._before_site = before_site
+        self._fresh_point: int | None = None
         self._on_silence = on_silence
         self._on_wait = on_wait
         self._visit: SiteVisit | None = None
@@ -194,6 +201,7 @@ class AcquisitionEngine(MDAEngine):
             self._begun_at[t] = max(due, default=now)
             wait_s = max(0.0, self._begun_at[t] - now)
             self._begun_at[t] = now + wait_s
+            self._fresh_point = t
             if wait_s:
                 self.waited_s += wait_s
                 self._on_wait(t, now + wait_s)
@@ -235,6 +243,8 @@ class AcquisitionEngine(MDAEngine):
             try:
                 self._verify_or_flag(visit, event)
                 return
+            except FocusLostError:
+                raise
             except MovedError as error:
                 visit.moved = str(error)
                 logger.warning("%s_%s is taken anew: %s", *visit.key[:2], error)
@@ -264,15 +274,21 @@ class AcquisitionEngine(MDAEngine):
             if self._setting_is_lighting:
                 self._retried(lambda: self._light(event))
             exposure = expose(self.mmcore, self._profile, lambda told: self._is_silent(visit, event, told))
-        except StoppedError:
-            raise
         except Exception as error:  # whatever it is: first of all it is dark again, then the light is noted
+            failed_at = time.perf_counter()
             still_on = self._dark_again()
+            is_stopped = isinstance(error, StoppedError)
+            if is_stopped and not self._lit_before_ms:
+                raise
             lit_ms = self._lit_before_ms + self._lit_after_ms
             if isinstance(error, ExposureFailedError):
                 lit_ms += error.lit_ms + self._lit_until_ms(error.begun_at)
+            else:
+                lit_ms += self._lit_until_ms(failed_at)
             power = self._source.relative_power(self._level(event).led_percent)
             self._skip(visit, event, str(error), sample_dose_ms=round(lit_ms * power, 6), still_on=still_on)
+            if is_stopped:
+                raise
             return
         lit_ms = exposure.lit_ms + self._lit_until_ms(exposure.begun_at)
         still_on = self._dark_again()
@@ -368,7 +384,12 @@ class AcquisitionEngine(MDAEngine):
 
     def _new_visit(self, event: MDAEvent) -> SiteVisit:
         """Begin a site, if the run is to go on at all."""
+        paused_at = time.time()
         self._before_site()
+        t = event.index.get("t", 0)
+        if self._fresh_point == t and time.time() - paused_at > _PAUSE_S:
+            self._begun_at[t] = time.time()  # it was paused: the next time point comes a full interval from now
+        self._fresh_point = None
         if self.finish_after_site:
             raise StoppedError("finished after the site, as asked; the same command goes on from here")
         self._stay_within_the_budget()
@@ -424,7 +445,7 @@ class AcquisitionEngine(MDAEngine):
     def _apply_focus_policy(self, visit: SiteVisit, what: str) -> None:
         policy = getattr(self._protocol.focus, "on_failure", "skip_site")
         if policy == "stop":
-            raise RuntimeError(what)
+            raise FocusLostError(what)
         if policy == "skip_site":
             visit.skip_reason = what
         else:

@@ -160,10 +160,16 @@ def set_level(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource
     lines = [
         tuple(line) for line in core.getConfigData(LIGHT_LEVEL_GROUP, level.name) if lets_light_on(profile, line[0])
     ]
-    lines.sort(key=lambda line: (_is_switch(switches, *line[:2]), line[:2] != power))
-    for device, name, value in lines:
+
+    def order(line: tuple[str, ...]) -> int:
+        # What is none of this source's own first, in the dark; then the power, then its switches.
+        return 2 if _is_switch(switches, *line[:2]) else int(line[:2] == power)
+
+    lines.sort(key=order)
+    for line in lines:
+        device, name, value = line
         core.setProperty(device, name, value)
-        if profile.gating.how != "software":
+        if profile.gating.how != "software" or order(line) == 0:
             core.waitForDevice(device)
     for device, name, value in lines:
         tolerance = source.step / 2 if (device, name) == power else _filter_tolerance(value)

@@ -75,7 +75,8 @@ class CellCycle:
     @property
     def classes(self) -> NDArray[np.str_]:
         """Most probable phase of each nucleus: `G1`, `S`, `G2`, or `other`."""
-        named: NDArray[np.str_] = np.array(_CLASSES)[self.posterior.argmax(1)]
+        of_none = np.where(np.isnan(self.posterior), [0.0, 0.0, 0.0, 1.0], self.posterior)
+        named: NDArray[np.str_] = np.array(_CLASSES)[of_none.argmax(1)]
         return named
 
 
