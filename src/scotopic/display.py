@@ -63,7 +63,7 @@ def _picture(progress: Progress, bar: RenderableType) -> RenderableType:
     if progress.frames_saturated:
         lines.append(Text(f"{progress.frames_saturated} frames saturated", style="yellow"))
     if progress.paused or progress.waiting:
-        lines.append(Text((progress.paused and f"paused: {progress.paused}") or progress.waiting, style="yellow"))
+        lines.append(Text(f"paused: {progress.paused}" if progress.paused else progress.waiting, style="yellow"))
     return Group(*lines)
 
 

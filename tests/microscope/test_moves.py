@@ -303,3 +303,22 @@ def test_a_resume_names_the_one_key_of_a_list_that_differs(tmp_path):
     job.protocol = ImagingProtocol.model_validate(job.protocol.model_dump() | {"light_levels": levels})
     with pytest.raises(ProblemsError, match=r"light_levels\[2\]\.led_percent = 10\S* in the run .* 20\S* now"):
         acquired(job, tmp_path / "RUN")
+
+
+def test_after_a_pause_the_next_time_point_comes_a_full_interval_later(tmp_path):
+    lapse = {"time_lapse": {"count": 3, "interval_s": 2}, "sites": {"rows": 1, "columns": 1}}
+    job = small("simulated", wells="B2", held_out=0, **lapse)
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+
+    def show(progress) -> None:
+        if progress.paused:
+            threading.Timer(4, lambda: run.ask("resume")).start()
+        elif progress.sites_done == 1 and "2 of 3" in progress.waiting:
+            run.ask("pause")
+
+    acquire(job.protocol, job.profile, job.profile_path, run, on_progress=show)
+    run.unlock()
+    begun = {r.t: datetime.fromisoformat(r.time).timestamp() for r in reversed(run.ledger.read())}
+    assert begun[1] - begun[0] > 4
+    assert begun[2] - begun[1] > 1.8
+    assert run.read_status("acquire")["waiting"] == ""

@@ -20,7 +20,7 @@ _FLOOR_NOISE = 5.0
 
 
 def cut_at_steepest(
-    image: NDArray[np.float32], regions: NDArray[np.int32], noise: float, edge: float = 0.97
+    image: NDArray[np.float32], regions: NDArray[np.int32], noise: float, edge: float
 ) -> NDArray[np.int32]:
     """Grow regions to their basins, and cut each at the level where the gradient along its edge is largest.
 
