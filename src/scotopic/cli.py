@@ -264,14 +264,21 @@ def segment(
 def train(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Budget instead of the protocol's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps instead: repeatable.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of weights and crops, instead of the protocol's.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Train another model although there is one.")] = False,
 ) -> None:
     """Train the network on a run; the same command goes on after a kill."""
     from scotopic import workflow
+    from scotopic.protocol import Problem
 
+    if minutes is not None and steps is not None:
+        _fail([Problem("only one of the two can be the budget", key="--minutes and --steps")])
     with _told_in_one_line():
         _let_ending_signals_interrupt()
-        workflow.train(run_folder, typer.echo, minutes=minutes, again=again)
+        workflow.train(run_folder, typer.echo, minutes=minutes, steps=steps, seed=seed, again=again)
 
 
 @app.command()

@@ -12,15 +12,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def train(run_path: Path, say: Callable[[str], None], *, minutes: float | None = None, again: bool = False) -> bool:
+def train(
+    run_path: Path,
+    say: Callable[[str], None],
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    again: bool = False,
+) -> bool:
     """Train a network on a run; killed at any moment, the same call goes on from the last checkpoint.
 
     Reference masks that are missing are made first.
 
     Parameters
     ----------
-    minutes : float, optional
+    minutes, steps : float or int, optional
         Budget, instead of the protocol's.
+    seed : int, optional
+        Seed of weights and crops, instead of the protocol's.
     again : bool
         Train another model although there is one.
 
@@ -45,8 +55,10 @@ def train(run_path: Path, say: Callable[[str], None], *, minutes: float | None =
         from scotopic.learning.training import train as train_network
 
         settings = run.read_protocol().training
-        if minutes is not None:
-            settings = settings.model_copy(update={"minutes": minutes, "steps": None})
+        if minutes is not None or steps is not None:
+            settings = settings.model_copy(update={"minutes": minutes or settings.minutes, "steps": steps})
+        if seed is not None:
+            settings = settings.model_copy(update={"seed": seed})
         try:
             pairs = find_pairs(run)
         except ValueError as error:
