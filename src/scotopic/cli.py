@@ -30,6 +30,8 @@ _protocol_app = typer.Typer(no_args_is_help=True, help="What to image: help with
 _profile_app = typer.Typer(no_args_is_help=True, help="With what: help with microscope profiles.")
 app.add_typer(_protocol_app, name="protocol")
 app.add_typer(_profile_app, name="profile")
+_model_app = typer.Typer(no_args_is_help=True, help="Model files: what they say, and their export.")
+app.add_typer(_model_app, name="model")
 
 ProtocolFile = Annotated[Path, typer.Argument(metavar="PROTOCOL", help="Protocol file (YAML).")]
 ProfileFile = Annotated[Path, typer.Option("--microscope", "-m", help="Microscope profile (YAML).")]
@@ -105,6 +107,33 @@ def profile_schema() -> None:
     from scotopic.protocol import MicroscopeProfile
 
     typer.echo(json.dumps(MicroscopeProfile.model_json_schema(), indent=2))
+
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file (.safetensors).")]
+
+
+@_model_app.command("show")
+def model_show(model: ModelFile) -> None:
+    """Print what a model says of itself: what it learned from, for which images it is, how good it was."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        for name, text in workflow.model_facts(model):
+            typer.echo(f"{name:<15} {text}")
+
+
+@_model_app.command("export")
+def model_export(
+    model: ModelFile,
+    onnx: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    image: Annotated[Path | None, typer.Option(help="Bright image to compare onnxruntime with torch on.")] = None,
+) -> None:
+    """Write a model's network as ONNX, if onnxruntime finds the same nuclei with it."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.export_model(model, onnx, image)
+    typer.echo(f"onnxruntime finds the same nuclei; wrote {onnx}")
 
 
 @app.command()
@@ -213,6 +242,9 @@ def segment(
     model: Annotated[Path | None, typer.Option(help="Model file: by a network, also of dark images.")] = None,
     light: Annotated[str | None, typer.Option(help="Light level of the images, for example 0.2% (--model).")] = None,
     dose: Annotated[float | None, typer.Option(help="Or their light relative to full light (--model).")] = None,
+    rescale: Annotated[
+        bool, typer.Option("--rescale", help="Rescale images of other pixels than the model's (--model).")
+    ] = False,
     workers: Annotated[int, typer.Option(min=-1, help="Processes; -1: one a core.")] = -1,
     again: Annotated[bool, typer.Option("--again", help="Also where a run has masks already.")] = False,
     overwrite: Annotated[
@@ -244,6 +276,7 @@ def segment(
                 light=light,
                 dose=dose,
                 profile_path=microscope,
+                rescale=rescale,
                 overwrite=overwrite,
             )
         elif out is None:
@@ -268,6 +301,12 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of weights and crops, instead of the protocol's.")
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Begin while the run is still acquired, and learn from what comes.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into the run's models/tensorboard.")
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Train another model although there is one.")] = False,
 ) -> None:
     """Train the network on a run; the same command goes on after a kill."""
@@ -278,7 +317,16 @@ def train(
         _fail([Problem("only one of the two can be the budget", key="--minutes and --steps")])
     with _told_in_one_line():
         _let_ending_signals_interrupt()
-        workflow.train(run_folder, typer.echo, minutes=minutes, steps=steps, seed=seed, again=again)
+        workflow.train(
+            run_folder,
+            typer.echo,
+            minutes=minutes,
+            steps=steps,
+            seed=seed,
+            follow=follow,
+            tensorboard=tensorboard,
+            again=again,
+        )
 
 
 @app.command()

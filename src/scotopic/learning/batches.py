@@ -32,6 +32,8 @@ _MOST_STRAY = 0.8
 """Largest additional light, relative to a bright nucleus."""
 _EMPTY = 0.12
 """Share of crops with light but without nuclei."""
+_OFFSET_SPREAD = 0.05
+"""Standard deviation of the camera's offset that the network is told, against the true one, in parts of the read noise."""
 _UNEVEN = 0.3
 """Largest change of illumination across a crop of thinned photons, each way."""
 
@@ -90,7 +92,9 @@ def make_batch(
         counts, dose, empty = _dark_image(site, pixels, camera, peak_e, rng)
         turn = int(rng.integers(8))
         gain = float(np.exp(_BRIGHTNESS_SPREAD * rng.standard_normal()))
-        batch.planes[number] = input_planes(np.ascontiguousarray(turned(counts, turn)), dose, camera, peak_e, gain)
+        off = _OFFSET_SPREAD * camera.read_noise_e / camera.gain_e_per_count * float(rng.standard_normal())
+        told = camera.model_copy(update={"offset_counts": camera.offset_counts + off})
+        batch.planes[number] = input_planes(np.ascontiguousarray(turned(counts, turn)), dose, told, peak_e, gain)
         targets, there = site.targets, 0.0 if empty else 1.0
         batch.probability[number] = there * turned(targets.probability[points], turn)
         batch.rays[number] = there * turned(targets.rays[:, *points], turn)[turned_rays(turn)]

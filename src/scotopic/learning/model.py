@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = 2
-_PIXEL_SIZE_TOLERANCE = 0.1
+PIXEL_SIZE_TOLERANCE = 0.1
+"""Images whose pixels differ by less are looked at as they are."""
 
 
 class CutOff(FrozenModel):
@@ -95,12 +96,22 @@ class ModelCard(FrozenModel):
         values = {name: float(np.interp(math.log(dose), at, [getattr(c, name) for c in by_dose])) for name in names}
         return CutOff(dose=dose, **values)
 
-    def misfit(self, pixel_size_um: float, channel: str | None) -> str:
-        """Return why images do not fit the model, in words; empty if they do."""
-        if abs(pixel_size_um / self.pixel_size_um - 1) > _PIXEL_SIZE_TOLERANCE:
+    def misfit(self, pixel_size_um: float, channel: str | None, *, rescale: bool = False) -> str:
+        """Return why images do not fit the model, in words; empty if they do.
+
+        Parameters
+        ----------
+        pixel_size_um : float
+            Size of their pixels on the sample.
+        channel : str, optional
+            Their channel, where it is known.
+        rescale : bool
+            Images of other pixels are rescaled, and fit.
+        """
+        if not rescale and abs(pixel_size_um / self.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
             return (
                 f"was trained on pixels of {self.pixel_size_um:g} um, these images have {pixel_size_um:g} um "
-                f"(allowed: {_PIXEL_SIZE_TOLERANCE:.0%} apart)"
+                f"(allowed: {PIXEL_SIZE_TOLERANCE:.0%} apart, or --rescale)"
             )
         if channel is not None and channel != self.channel:
             return f"was trained on the channel {self.channel!r}, these images are of {channel!r}"

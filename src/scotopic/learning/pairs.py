@@ -45,10 +45,17 @@ class Pairs:
         return tuple(dict.fromkeys(well for well, *_ in self.validation))
 
 
-def find_pairs(run: RunFolder) -> Pairs:
+def find_pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
     """Share out the finished sites of a run that are fit to learn from; those of held-out wells are never among them.
 
     A site needs reference masks that passed the quality gate; a dim image of it must have got the light that it should.
+    Which wells are checked on follows from the protocol, so that they stay the same while a plate grows; only if none of
+    them is of use in the end, others are taken.
+
+    Parameters
+    ----------
+    growing : bool
+        More sites are to come.
 
     Raises
     ------
@@ -69,12 +76,21 @@ def find_pairs(run: RunFolder) -> Pairs:
             f"nothing can be learned: {wells[0]} is the only training well with usable sites, and one well must be "
             "kept to check on"
         )
-    checked = spread_wells(max(1, round(VALIDATION_SHARE * len(wells))), wells, protocol.plate)
+    planned = _spread(protocol.training_wells, protocol)
+    checked = tuple(well for well in planned if well in wells)
+    if not checked or len(checked) == len(wells):
+        if growing:
+            raise ValueError("nothing can be learned yet: no site to check on")
+        checked = _spread(wells, protocol)
     return Pairs(
         training={key: frames for key, frames in usable.items() if key[0] not in checked},
         validation={key: frames for key, frames in usable.items() if key[0] in checked},
         refused=refused,
     )
+
+
+def _spread(wells: tuple[str, ...], protocol: ImagingProtocol) -> tuple[str, ...]:
+    return spread_wells(max(1, round(VALIDATION_SHARE * len(wells))), wells, protocol.plate)
 
 
 def _nothing_usable(refused: dict[SiteKey, tuple[str, ...]]) -> str:

@@ -16,7 +16,6 @@ from scotopic.learning.prediction import MapMaker
 from scotopic.store.files import replace_text
 
 if TYPE_CHECKING:
-    from scotopic.learning.pairs import Pairs
     from scotopic.learning.training import Trained
     from scotopic.protocol import TrainingSettings
     from scotopic.store import RunFolder
@@ -35,9 +34,7 @@ class Promotion:
     """Why it was not promoted; empty if it was."""
 
 
-def model_of(
-    run: RunFolder, pairs: Pairs, settings: TrainingSettings, trained: Trained, specimen: str | None = None
-) -> Model:
+def model_of(run: RunFolder, settings: TrainingSettings, trained: Trained, specimen: str | None = None) -> Model:
     """Return a trained network with its card."""
     protocol, profile = run.read_protocol(), run.read_profile()
     camera = profile.camera
@@ -54,10 +51,10 @@ def model_of(
         peak_e=trained.peak_e,
         network=trained.network.shape,
         cut_offs=tuple(check.cut_off for check in trained.checks.values()),
-        training_wells=pairs.training_wells,
-        validation_wells=pairs.validation_wells,
+        training_wells=trained.pairs.training_wells,
+        validation_wells=trained.pairs.validation_wells,
         held_out_wells=protocol.held_out_wells,
-        training_sites=len(pairs.training),
+        training_sites=len(trained.pairs.training),
         steps=trained.progress.step,
         seed=settings.seed,
         dtype=trained.dtype,

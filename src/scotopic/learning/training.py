@@ -1,4 +1,4 @@
-"""The training of a run: one loop, readable from top to bottom, that a kill costs a minute at most."""
+"""The training of a run, finished or growing: one loop, readable from top to bottom, that a kill costs a minute at most."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ import torch
 from scotopic.learning.batches import make_batch
 from scotopic.learning.checking import LevelCheck, check_levels
 from scotopic.learning.checkpoint import read_checkpoint, restore, write_checkpoint
+from scotopic.learning.device import DTYPES, chosen_device, faster_dtype
 from scotopic.learning.network import STRIDE, NucleusNet, freeze_normalisation, loss
 from scotopic.learning.optimizer import Muon
 from scotopic.learning.pairs import load_site, peak_electrons
-from scotopic.learning.prediction import DTYPES, MapMaker
+from scotopic.learning.prediction import MapMaker
+from scotopic.store import site_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from scotopic.learning.curves import Curves
     from scotopic.learning.pairs import Pairs, TrainingSite
     from scotopic.protocol import TrainingSettings
     from scotopic.reference import Frames, SiteKey
@@ -41,7 +44,12 @@ _STEPS_A_SITE = 10
 _CHECK_MPX, _FINAL_CHECK_MPX = 1.0, 8.0
 """Validation sites that are checked at each checkpoint, and at the end, in megapixels at most."""
 _PEAK_SITES = 24
-_TIMED_STEPS = 2
+_OF_A_GROWING_PLATE = 0.5
+"""Share of the budget that may be used up before the plate is complete: the rest is for all of it."""
+_TAIL = 0.8
+"""Where the learning rate is taken up again when validation no longer improves, as a share of the budget."""
+_PATIENCE, _BETTER = 10, 0.002
+"""Checks without an F1, mean of all levels, that is better than before by more than noise."""
 
 
 @dataclass
@@ -50,10 +58,24 @@ class Progress:
 
     step: int = 0
     """Steps done."""
+    spent: float = 0.0
+    """Steps or seconds of the budget used up; while the plate grows, no more than its first part."""
+    levelled_off: float | None = None
+    """What was used up when validation no longer improved; nothing if it still does."""
     seconds: float = 0.0
     """Time trained, checks included; what came between a kill and the next start is left out."""
     checks: list[dict[str, Any]] = field(default_factory=list)
     """One a checkpoint: `step`, `seconds`, `loss`, and `f1` by light level."""
+
+    def share_done(self, settings: TrainingSettings) -> float:
+        """Return how much of the budget is used up, from 0 to 1."""
+        if self.levelled_off is not None:  # a quarter more, in which the learning rate falls to nothing
+            return _TAIL + (1 - _TAIL) * (self.spent - self.levelled_off) / (0.25 * self.levelled_off)
+        return self.spent / _budget(settings)
+
+
+Growth = tuple["Pairs", bool]
+"""What there is to learn from now, and whether the plate still grows."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +88,25 @@ class Trained:
     checks: dict[str, LevelCheck]
     """Light level -> cut-offs and scores on the validation wells."""
     validation: list[TrainingSite]
+    pairs: Pairs
+    """What it learned from, in the end."""
     progress: Progress
     dtype: str
 
 
-def train(run: RunFolder, pairs: Pairs, settings: TrainingSettings, say: Callable[[str], None]) -> Trained:
+def train(
+    run: RunFolder,
+    pairs: Pairs,
+    settings: TrainingSettings,
+    say: Callable[[str], None],
+    *,
+    grow: Callable[[], Growth] | None = None,
+    curves: Curves | None = None,
+) -> Trained:
     """Train on the pairs of a run, from its last checkpoint if there is one, until the budget is used up.
 
-    The same pairs, steps, seed, threads and number format give the same weights: all chance of a step follows from seed
-    and step.
+    The same pairs, steps, seed, threads, device and number format give the same weights: all chance of a step follows from
+    seed and step. A budget in minutes ends early when validation no longer improves.
 
     Parameters
     ----------
@@ -83,24 +115,29 @@ def train(run: RunFolder, pairs: Pairs, settings: TrainingSettings, say: Callabl
     pairs : Pairs
         Sites to learn from and to check on.
     settings : TrainingSettings
-        Budget, seed, threads, number format.
+        Budget, seed, threads, device, number format.
     say : callable
         Takes each line that the user is told.
+    grow : callable, optional
+        Of a plate that grows: asked at each checkpoint for what there is by then.
+    curves : Curves, optional
+        Takes loss and scores, for TensorBoard.
     """
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    device = chosen_device(settings.device)
     camera = run.read_profile().camera
     pool = _Pool(run, pairs.training, settings.seed)
     validation = _loaded(run, pairs.validation, _FINAL_CHECK_MPX)
-    peak_e = peak_electrons(run, pool.at(0)[:_PEAK_SITES])
-    torch.manual_seed(settings.seed)
-    network = NucleusNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch knows it
-    optimizer = Muon(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    identity = {"pairs": _named(pairs), "settings": settings.model_dump(mode="json")}
     progress, dtype = Progress(), str(settings.dtype)
-    if (saved := read_checkpoint(run.checkpoint_path)) is not None and saved[1]["identity"] == identity:
-        restore(saved[0], network, optimizer)
-        progress, dtype = Progress(**saved[1]["progress"]), saved[1]["dtype"]
-        say(f"training goes on at step {progress.step:,}")
+    saved = read_checkpoint(run.checkpoint_path)
+    if saved is not None and not _goes_on_with(saved[1], pairs, settings):
+        saved = None
+    peak_e = saved[1]["peak_e"] if saved else peak_electrons(run, pool.at(0)[:_PEAK_SITES])
+
+    def begin() -> tuple[NucleusNet, Muon]:
+        torch.manual_seed(settings.seed)
+        network = NucleusNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch knows it
+        return network, Muon(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
 
     def step(number: int, share_done: float, dtype: str) -> float:
         network.train()
@@ -112,8 +149,8 @@ def train(run: RunFolder, pairs: Pairs, settings: TrainingSettings, say: Callabl
         size = min(_CROP_PX, *(n // STRIDE * STRIDE for n in sites[0].targets.foreground.shape))
         rng = np.random.default_rng((settings.seed, number))
         batch = make_batch(sites, camera, peak_e, rng, count=_CROPS, size=size)
-        planes, *targets = (torch.from_numpy(np.ascontiguousarray(part)) for part in batch)
-        with torch.autocast("cpu", dtype=DTYPES[dtype], enabled=dtype != "float32"):
+        planes, *targets = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
+        with torch.autocast(device.type, dtype=DTYPES[dtype], enabled=dtype != "float32"):
             said = network(planes.contiguous(memory_format=torch.channels_last))
         value = loss(said, *targets)
         optimizer.zero_grad()
@@ -122,46 +159,74 @@ def train(run: RunFolder, pairs: Pairs, settings: TrainingSettings, say: Callabl
         optimizer.step()
         return float(value.detach())
 
-    if dtype == "auto":
-        dtype = _faster(lambda name: step(0, 0.0, name))
-        torch.manual_seed(settings.seed)
-        network.load_state_dict(NucleusNet().state_dict())
-        optimizer = Muon(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    began = time.monotonic() - progress.seconds
-    checked_s, told_s, losses = progress.seconds, -math.inf, [math.nan]
-    some = _within(validation, _CHECK_MPX)
+    network, optimizer = begin()
+    if saved is not None:
+        restore(saved[0], network, optimizer)
+        progress, dtype = Progress(**saved[1]["progress"]), saved[1]["dtype"]
+        say(f"training goes on at step {progress.step:,}")
+    elif dtype == "auto":
+        dtype = faster_dtype(lambda name: step(0, 0.0, name), device)
+        network, optimizer = begin()
 
     def save() -> None:
-        state = {"identity": identity, "dtype": dtype, "progress": asdict(progress)}
-        write_checkpoint(run.checkpoint_path, network, optimizer, state)
+        state = {"pairs": _named(pairs), "settings": settings.model_dump(mode="json"), "peak_e": peak_e}
+        write_checkpoint(
+            run.checkpoint_path, network, optimizer, state | {"dtype": dtype, "progress": asdict(progress)}
+        )
 
+    def check(sites: Sequence[TrainingSite], *, final: bool) -> dict[str, LevelCheck]:
+        network.eval()
+        made = MapMaker(network, camera, peak_e, dtype=dtype, device=device)
+        scores = check_levels(made, sites, look_at_emptiness=final)
+        progress.checks.append(_check_line(progress, float(np.nanmean(losses)), scores))
+        if curves is not None:
+            curves.add(progress.checks[-1], _learning_rate(progress.step, progress.share_done(settings)))
+        return scores
+
+    growing = grow is not None
+    clock = checked_s = time.monotonic()
+    told_s, losses = -math.inf, [math.nan]
     try:
-        while (done := _share_done(settings, progress)) < 1:
+        while (done := progress.share_done(settings)) < 1:
             losses.append(step(progress.step, done, dtype))
             progress.step += 1
-            progress.seconds = time.monotonic() - began
-            if progress.seconds - told_s >= _STATUS_S:
-                told_s = progress.seconds
+            now = time.monotonic()
+            progress.seconds += now - clock
+            progress.spent += 1 if settings.steps else now - clock
+            clock = now
+            if growing:
+                progress.spent = min(progress.spent, _OF_A_GROWING_PLATE * _budget(settings))
+            if now - told_s >= _STATUS_S:
+                told_s = now
                 _write_status(run, "training", progress, settings, dtype=dtype, loss=float(np.nanmean(losses[-50:])))
-            if progress.seconds - checked_s >= _CHECKPOINT_S:
-                network.eval()
-                made = MapMaker(network, camera, peak_e, dtype=dtype)
-                scores = check_levels(made, some, look_at_emptiness=False)
-                progress.seconds = checked_s = time.monotonic() - began
-                progress.checks.append(_check_line(progress, float(np.nanmean(losses)), scores))
+            if now - checked_s >= _CHECKPOINT_S:
+                check(_within(validation, _CHECK_MPX), final=False)
                 losses = losses[-1:]
+                now = time.monotonic()
+                progress.seconds += now - clock
+                progress.spent += 0 if settings.steps else now - clock
+                if not growing and settings.steps is None and _has_levelled_off(progress, settings):
+                    progress.levelled_off = progress.spent
+                    say("validation no longer improves: the learning rate falls, and the training ends")
                 save()
-                say(_told(progress, settings))
+                say(_told(progress, settings, growing=growing))
+                if growing and grow is not None:
+                    pairs, growing = grow()
+                    pool.grow(pairs.training)
+                    validation = _loaded(run, pairs.validation, _FINAL_CHECK_MPX, validation)
+                    if not growing:
+                        say(
+                            f"no more sites come: {len(pairs.training)} to learn from, {len(pairs.validation)} to check on"
+                        )
+                clock = checked_s = time.monotonic()
     except BaseException:  # no checkpoint here: a step may be half done, and the last one is a minute old at most
         _write_status(run, "interrupted", progress, settings, dtype=dtype)
         raise
     say(
         f"{progress.step:,} steps done; choosing cut-offs on {len(validation)} sites of {_listed(pairs.validation_wells)}"
     )
-    network.eval()
-    checks = check_levels(MapMaker(network, camera, peak_e, dtype=dtype), validation)
-    progress.checks.append(_check_line(progress, float(np.nanmean(losses)), checks))
-    return Trained(network, peak_e, checks, validation, progress, dtype)
+    checks = check(validation, final=True)
+    return Trained(network.cpu(), peak_e, checks, validation, pairs, progress, dtype)
 
 
 class _Pool:
@@ -175,6 +240,11 @@ class _Pool:
         camera = run.read_profile().camera
         self._most = max(1, int(_POOL_MPX * 1e6 / (camera.width_px * camera.height_px)))
 
+    def grow(self, frames: dict[SiteKey, Frames]) -> None:
+        """Learn from further sites too."""
+        self._order += [key for key in frames if key not in self._frames]
+        self._frames = frames
+
     def at(self, step: int) -> list[TrainingSite]:
         """Return the sites of a step: which ones follows from the step alone, so that a resumed training has the same."""
         size = len(self._order)
@@ -186,18 +256,35 @@ class _Pool:
         return list(self._held.values())
 
 
-def _loaded(run: RunFolder, frames: dict[SiteKey, Frames], most_mpx: float) -> list[TrainingSite]:
-    """Return sites spread evenly over those given, as many as allowed."""
+def _loaded(
+    run: RunFolder, frames: dict[SiteKey, Frames], most_mpx: float, there: Sequence[TrainingSite] = ()
+) -> list[TrainingSite]:
+    """Return sites spread evenly over those given, as many as allowed; some are there already."""
     camera = run.read_profile().camera
     keys = sorted(frames)
     count = min(len(keys), max(2, int(most_mpx * 1e6 / (camera.width_px * camera.height_px))))
     chosen = [keys[i] for i in np.linspace(0, len(keys) - 1, count).round().astype(int)]
-    return [load_site(run, key, frames[key]) for key in chosen]
+    known = {site.name: site for site in there}
+    return [known.get(site_name(*key)) or load_site(run, key, frames[key]) for key in chosen]
 
 
 def _within(sites: Sequence[TrainingSite], most_mpx: float) -> list[TrainingSite]:
     count = max(1, int(most_mpx * 1e6 / sites[0].labels.size))
     return list(sites[:: max(1, -(-len(sites) // count))])
+
+
+def _goes_on_with(saved: dict[str, Any], pairs: Pairs, settings: TrainingSettings) -> bool:
+    """Return whether a checkpoint is of this training: of the same settings, and of sites that are all still there."""
+    now, then = _named(pairs), saved["pairs"]
+    return saved["settings"] == settings.model_dump(mode="json") and all(
+        set(then[part]) <= set(now[part]) for part in now
+    )
+
+
+def _has_levelled_off(progress: Progress, settings: TrainingSettings) -> bool:
+    means = [float(np.mean(list(check["f1"].values()))) for check in progress.checks]
+    before, lately = means[:-_PATIENCE], means[-_PATIENCE:]
+    return bool(before) and progress.share_done(settings) < _TAIL and max(lately) <= max(before) + _BETTER
 
 
 def _named(pairs: Pairs) -> dict[str, list[str]]:
@@ -214,22 +301,9 @@ def _learning_rate(step: int, done: float) -> float:
     return _LEARNING_RATE * min(1.0, (step + 1) / _WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def _share_done(settings: TrainingSettings, progress: Progress) -> float:
-    if settings.steps is not None:
-        return progress.step / settings.steps
-    return progress.seconds / (60 * settings.minutes)
-
-
-def _faster(step: Callable[[str], object]) -> str:
-    """Time both number formats: many processors emulate bfloat16, ten times slower."""
-    seconds = {}
-    for name in DTYPES:
-        step(name)
-        begun = time.perf_counter()
-        for _ in range(_TIMED_STEPS):
-            step(name)
-        seconds[name] = time.perf_counter() - begun
-    return min(seconds, key=lambda name: seconds[name])
+def _budget(settings: TrainingSettings) -> float:
+    """Return the budget, in steps or in seconds."""
+    return settings.steps or 60 * settings.minutes
 
 
 def _check_line(progress: Progress, value: float, checks: dict[str, LevelCheck]) -> dict[str, Any]:
@@ -238,17 +312,18 @@ def _check_line(progress: Progress, value: float, checks: dict[str, LevelCheck])
 
 
 def _seconds_left(progress: Progress, settings: TrainingSettings) -> float | None:
-    done = _share_done(settings, progress)
+    done = progress.share_done(settings)
     return progress.seconds * (1 - done) / done if done else None
 
 
-def _told(progress: Progress, settings: TrainingSettings) -> str:
+def _told(progress: Progress, settings: TrainingSettings, *, growing: bool) -> str:
     """Return one line on how far a training is."""
     check = progress.checks[-1]
     f1 = ", ".join(f"{value:.3f} at {level}" for level, value in check["f1"].items())
     left = _seconds_left(progress, settings) or 0
     time_left = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
-    return f"step {progress.step:,}, {time_left} left, loss {check['loss']:.3f}; F1 on validation wells {f1}"
+    until = "while the plate grows" if growing else f"{time_left} left"
+    return f"step {progress.step:,}, {until}, loss {check['loss']:.3f}; F1 on validation wells {f1}"
 
 
 def _write_status(run: RunFolder, state: str, progress: Progress, settings: TrainingSettings, **more: Any) -> None:
@@ -256,6 +331,7 @@ def _write_status(run: RunFolder, state: str, progress: Progress, settings: Trai
     run.write_status(
         "train",
         state=state,
+        images=progress.step * _CROPS,
         **asdict(progress),
         seconds_left=None if left is None else round(left, 1),
         settings=settings.model_dump(mode="json"),

@@ -20,5 +20,7 @@ class TrainingSettings(FrozenModel):
     """Seed of the first weights and of all crops."""
     threads: int | None = Field(default=None, gt=0, le=256)
     """Threads to compute with; as many as the machine has cores without it."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """What to compute on; `auto` takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format; `auto` takes the faster one, by timing."""

@@ -119,7 +119,8 @@ def find_by_network(sites: HeldOutSites, model_path: Path, findings: Findings) -
     from scotopic.learning.prediction import Predictor
 
     model, name = Model.load(model_path), model_hash(model_path)
-    predictor = Predictor(model, sites.profile.camera)
+    predictor = Predictor(model, sites.profile.camera.noise)
+    predictor.warm_up((sites.profile.camera.height_px, sites.profile.camera.width_px))
     order = [level.name for level in sites.protocol.light_levels]
     sites.run.nuclei.folder(name).mkdir(parents=True, exist_ok=True)
     with sites.run.masks_lock():
@@ -136,7 +137,7 @@ def find_by_network(sites: HeldOutSites, model_path: Path, findings: Findings) -
                 findings.add("network", record, labels, table)
             tables = [findings.tables["network", level][-1] for level in levels]
             sites.run.nuclei.write(name, *key, pd.concat(tables, ignore_index=True))
-    return model.card.model_dump(mode="json")
+    return model.card.model_dump(mode="json") | {"predicted_in": predictor.computes_in}
 
 
 def find_by_reference(sites: HeldOutSites, findings: Findings) -> None:

@@ -5,6 +5,7 @@ from scotopic.workflow.darkness import segment_with_model
 from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
 from scotopic.workflow.look import snap
+from scotopic.workflow.models import export_model, model_facts
 from scotopic.workflow.segmentation import segment, segment_run
 from scotopic.workflow.validating import validate
 from scotopic.workflow.whole import exit_code, run
@@ -14,8 +15,10 @@ __all__ = [
     "ask",
     "check",
     "exit_code",
+    "export_model",
     "fit_to_specimen",
     "light_off",
+    "model_facts",
     "progress_line",
     "read_job",
     "retake",

@@ -23,6 +23,7 @@ def segment_with_model(
     light: str | None = None,
     dose: float | None = None,
     profile_path: Path | None = None,
+    rescale: bool = False,
     overwrite: bool = False,
 ) -> Segmented:
     """Find and measure the nuclei of images with a network; the folder has the layout of the reference segmentation's.
@@ -37,6 +38,8 @@ def segment_with_model(
         Their light relative to full light, instead.
     profile_path : Path, optional
         Microscope profile: camera and pixel size of images that are not of a run.
+    rescale : bool
+        Rescale images whose pixels have another size than the model's; labels and figures are of the images as given.
     overwrite : bool
         Replace labels and tables in `out`, whoever made them.
 
@@ -59,7 +62,7 @@ def segment_with_model(
         channel = (
             model.card.channel if model.card.channel in profile.light_sources else ", ".join(profile.light_sources)
         )
-        fits(model_path, profile.camera.pixel_size_um, channel)
+        fits(model_path, profile.camera.pixel_size_um, channel, rescale=rescale)
     refuse_same_names(fields, sources[0])
     how = {"method": f"model {model_hash(model_path)} at {light or dose}", **units_of(fields)}
     folder = NucleiFolder(out, how, overwrite=overwrite)
@@ -67,7 +70,7 @@ def segment_with_model(
         if field.camera is None:
             told = "must be given: a network needs the camera's offset, gain and read noise, and the pixel size"
             raise ProblemsError([Problem(told, key="--microscope")])
-        fits(model_path, field.camera.pixel_size_um, field.channel)
+        fits(model_path, field.camera.pixel_size_um, field.channel, rescale=rescale)
     folder.open()
     left_out: list[Problem] = []
     predictors: dict[str, Predictor] = {}
@@ -80,11 +83,11 @@ def segment_with_model(
         except ProblemsError as error:
             left_out += error.problems
             continue
-        camera = field.camera.noise
-        predictor = predictors.setdefault(camera.model_dump_json(), Predictor(model, camera))
-        labels = predictor(image, relative).labels
-        folder.write_image(field.name, labels, overlay(image, labels))
         size = field.camera.pixel_size_um
+        if (known := field.camera.model_dump_json()) not in predictors:
+            predictors[known] = Predictor(model, field.camera.noise, pixel_size_um=size)
+        labels = predictors[known](image, relative).labels
+        folder.write_image(field.name, labels, overlay(image, labels))
         table = measure(labels, image, pixel_size_um=size, origin_um=field.origin_um, camera=field.camera)
         tables.append(placed(table, field))
         images[field.name] = image.shape

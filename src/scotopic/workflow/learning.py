@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
+
+import psutil
 
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.workflow.segmentation import opened_run, segment_run
@@ -10,6 +15,14 @@ from scotopic.workflow.segmentation import opened_run, segment_run
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from scotopic.learning.pairs import Pairs
+    from scotopic.protocol import TrainingSettings
+    from scotopic.store import RunFolder
+
+_LOOK_S = 5.0
+"""Between two looks at a run that has nothing to learn from yet."""
+_NICE = 10
 
 
 def train(
@@ -19,6 +32,8 @@ def train(
     minutes: float | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    follow: bool = False,
+    tensorboard: bool = False,
     again: bool = False,
 ) -> bool:
     """Train a network on a run; killed at any moment, the same call goes on from the last checkpoint.
@@ -31,6 +46,10 @@ def train(
         Budget, instead of the protocol's.
     seed : int, optional
         Seed of weights and crops, instead of the protocol's.
+    follow : bool
+        Begin while the run is still acquired, and take in the sites that come.
+    tensorboard : bool
+        Write event files into the run's `models/tensorboard`.
     again : bool
         Train another model although there is one.
 
@@ -43,54 +62,116 @@ def train(
     ------
     ProblemsError
         If there is no run, nothing can be learned from it, or another process trains on it.
+    RuntimeError
+        If the device that is asked for is not there.
     """
     run = opened_run(run_path)
     with run.training_lock():
         if run.latest_model() is not None and not again and not run.checkpoint_path.exists():
             say(f"there is a model already: {run.latest_model()} (--again trains another one)")
             return True
-        segment_run(run_path, say)
-        from scotopic.learning.pairs import find_pairs
-        from scotopic.learning.promotion import model_of, promote
-        from scotopic.learning.training import train as train_network
-
         settings = run.read_protocol().training
         if minutes is not None or steps is not None:
             settings = settings.model_copy(update={"minutes": minutes or settings.minutes, "steps": steps})
         if seed is not None:
             settings = settings.model_copy(update={"seed": seed})
         try:
-            pairs = find_pairs(run)
-        except ValueError as error:
-            run.write_status("train", state="nothing to learn", message=str(error))
-            raise ProblemsError([Problem(str(error), str(run_path))]) from error
+            if follow:
+                give_way()
+                pairs, growing = _followed(run, say)
+            else:
+                segment_run(run_path, say)
+                pairs, growing = _pairs(run), False
+        except ProblemsError as error:
+            run.write_status("train", state="nothing to learn", message=error.problems[0].message)
+            raise
         say(
             f"training on {len(pairs.training)} sites of {len(pairs.training_wells)} wells, checking on "
             f"{len(pairs.validation)} of {', '.join(pairs.validation_wells)}"
             + (f"; {len(pairs.refused)} sites refused by the gate" * bool(pairs.refused))
         )
-        trained = train_network(run, pairs, settings, say)
-        model = model_of(run, pairs, settings, trained, specimen_of(run_path))
-        outcome = promote(run, model, trained)
-        f1 = {level: round(check.f1, 4) for level, check in trained.checks.items()}
-        run.write_status(
-            "train",
-            state="completed",
-            model=outcome.hash,
-            promoted=outcome.promoted,
-            reason=outcome.reason,
-            f1=f1,
-            step=trained.progress.step,
-            seconds=round(trained.progress.seconds, 1),
-            checks=trained.progress.checks,
-            dtype=trained.dtype,
-        )
-        run.checkpoint_path.unlink(missing_ok=True)
-        scores = ", ".join(f"{value:.3f} at {level}" for level, value in f1.items())
-        say(f"model {outcome.hash}: F1 against the reference masks of the validation wells {scores}")
-        if not outcome.promoted:
-            say(f"not promoted: {outcome.reason}")
+        _train(run, pairs, settings, say, growing=growing, tensorboard=tensorboard)
         return True
+
+
+def _train(
+    run: RunFolder,
+    pairs: Pairs,
+    settings: TrainingSettings,
+    say: Callable[[str], None],
+    *,
+    growing: bool,
+    tensorboard: bool,
+) -> None:
+    from scotopic.learning.curves import Curves
+    from scotopic.learning.promotion import model_of, promote
+    from scotopic.learning.training import train as train_network
+
+    with closing(Curves(run.models_path / "tensorboard")) if tensorboard else nullcontext() as curves:
+        grow = partial(_grown, run, say) if growing else None
+        trained = train_network(run, pairs, settings, say, grow=grow, curves=curves)
+    model = model_of(run, settings, trained, specimen_of(run.path))
+    outcome = promote(run, model, trained)
+    f1 = {level: round(check.f1, 4) for level, check in trained.checks.items()}
+    run.write_status(
+        "train",
+        state="completed",
+        model=outcome.hash,
+        promoted=outcome.promoted,
+        reason=outcome.reason,
+        f1=f1,
+        step=trained.progress.step,
+        seconds=round(trained.progress.seconds, 1),
+        checks=trained.progress.checks,
+        dtype=trained.dtype,
+    )
+    run.checkpoint_path.unlink(missing_ok=True)
+    scores = ", ".join(f"{value:.3f} at {level}" for level, value in f1.items())
+    say(f"model {outcome.hash}: F1 against the reference masks of the validation wells {scores}")
+    if not outcome.promoted:
+        say(f"not promoted: {outcome.reason}")
+
+
+def _pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
+    from scotopic.learning.pairs import find_pairs
+
+    try:
+        return find_pairs(run, growing=growing)
+    except ValueError as error:
+        raise ProblemsError([Problem(str(error), str(run.path))]) from error
+
+
+def _followed(run: RunFolder, say: Callable[[str], None]) -> tuple[Pairs, bool]:
+    """Wait until a run that is being acquired has something to learn from."""
+    run.write_status("train", state="waiting", message="for the first sites")
+    while True:
+        growing = run.is_locked()
+        try:
+            return _grown(run, say, growing=growing)
+        except ProblemsError:
+            if not growing:
+                raise
+        time.sleep(_LOOK_S)
+
+
+def _grown(run: RunFolder, say: Callable[[str], None], *, growing: bool | None = None) -> tuple[Pairs, bool]:
+    """Make masks of the sites that have come; return what there is to learn from, and whether more is to come."""
+    if growing is None:
+        growing = run.is_locked()  # asked first: what comes after this answer is for the next look
+    if growing:
+        from scotopic.reference import make_references
+
+        for _ in make_references(run):
+            pass
+    else:
+        segment_run(run.path, say)
+    return _pairs(run, growing=growing), growing
+
+
+def give_way() -> None:
+    """Let other processes, that of the microscope first of all, have the processor before this one."""
+    lower = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", _NICE)  # the class is Windows'
+    psutil.Process().nice(lower)
 
 
 def specimen_of(run_path: Path) -> str | None:

@@ -55,8 +55,8 @@ def validate(run_path: Path, say: Callable[[str], None], *, model: Path | None =
     return report
 
 
-def fits(model_path: Path, pixel_size_um: float, channel: str | None) -> None:
-    """Refuse a model that was trained on other pixels or another channel.
+def fits(model_path: Path, pixel_size_um: float, channel: str | None, *, rescale: bool = False) -> None:
+    """Refuse a model that was trained on other pixels (unless they are to be rescaled) or another channel.
 
     Raises
     ------
@@ -66,5 +66,5 @@ def fits(model_path: Path, pixel_size_um: float, channel: str | None) -> None:
     from scotopic.learning.model import Model
     from scotopic.protocol import Problem, ProblemsError
 
-    if why := Model.load(model_path).card.misfit(pixel_size_um, channel):
+    if why := Model.load(model_path).card.misfit(pixel_size_um, channel, rescale=rescale):
         raise ProblemsError([Problem(why, str(model_path))])
