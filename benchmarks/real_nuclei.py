@@ -1,12 +1,13 @@
 """How well real nuclei are found in the dark by a network that no human has taught.
 
-usage: real_nuclei.py FOLDER [--work DIR] [--minutes 12] [--as-they-are] [--simulator-as-it-is]
+usage: real_nuclei.py FOLDER [--work DIR] [--minutes 12 | --steps N] [--as-they-are] [--simulator-as-it-is] [--by-hand]
        FOLDER with images/, masks/ and index.csv, whose `split` column says `tune` or `test`
 
 The images are the specimen of the simulated microscope, one a well: those of `tune` are learned from, by the reference
 segmentation's masks alone, those of `test` are held out; the hand masks serve as truth of the report. 8000 photo-electrons
 at the 99.5th percentile above background of each field (of all together with --as-they-are, where some fields are three times
-dimmer), 6 e- of read noise; without uneven light, drift and bleaching of the simulator's own unless asked for. Prints the
+dimmer), 6 e- of read noise; without uneven light, drift and bleaching of the simulator's own unless asked for. With
+--by-hand the same network is trained once more, on the hand masks of `tune`: what a better teacher would bring. Prints the
 report's rows against hand masks.
 """
 
@@ -27,8 +28,13 @@ import numpy as np
 import yaml
 from machine import machine
 
+from scotopic.nuclei import measure
 from scotopic.protocol import ImagingProtocol
+from scotopic.protocol.simulator_setup import SimulatorSetup
+from scotopic.reference import REFERENCE, finished_frames, read_frame
+from scotopic.simulator import Field, make_specimen
 from scotopic.simulator.replay import mask_path
+from scotopic.store import RunFolder
 
 ROOT = Path(__file__).parent.parent
 WELLS = "A1:H12"
@@ -79,7 +85,7 @@ def write_job(folder: Path, images: Path, asked: argparse.Namespace) -> tuple[Pa
     travel = [site.well for site in ImagingProtocol.model_validate(protocol).sites_in_travel_order(fov_um)]
     wells = travel[: n_tune + n_test]  # images go to wells in the order of travel
     protocol |= {"wells": ", ".join(wells), "held_out": ", ".join(wells[n_tune:])}
-    protocol["training"] = {"minutes": asked.minutes}
+    protocol["training"] = {"minutes": asked.minutes} | ({"steps": asked.steps} if asked.steps else {})
     paths = folder / "protocol.yaml", folder / "microscope.yaml"
     for path, content in zip(paths, (protocol, profile), strict=True):
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -97,11 +103,30 @@ def rows(report: dict[str, Any]) -> None:
             )
 
 
+def teach_by_hand(run: RunFolder) -> None:
+    """Put the hand masks in the place of the reference masks of the training wells."""
+    protocol, profile = run.read_protocol(), run.read_profile()
+    camera, plate = profile.camera, run.plate(protocol, profile)
+    setup = SimulatorSetup.of(profile, protocol)
+    specimen = make_specimen(setup)
+    for key, frames in finished_frames(run).items():
+        if key[0] in protocol.held_out_wells:
+            continue
+        x_um, y_um = setup.placement.to_plate(*next(iter(frames.values())).xy_um)
+        truth = specimen.truth(Field(x_um, y_um, setup.width_px, setup.height_px, setup.pixel_size_um))
+        bright = frames[protocol.reference.name]
+        table = measure(truth.labels, read_frame(run.path, bright), pixel_size_um=camera.pixel_size_um, camera=camera)
+        plate.write_labels(*key[:2], REFERENCE, key[2], bright.z, truth.labels.astype(np.uint32))
+        run.nuclei.write(REFERENCE, *key, table.assign(level=bright.level, clump=False, debris=False))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--work", type=Path, help="where specimen and run are kept")
     parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--by-hand", action="store_true")
     parser.add_argument("--as-they-are", action="store_true")
     parser.add_argument("--simulator-as-it-is", action="store_true")
     asked = parser.parse_args()
@@ -114,6 +139,13 @@ def main() -> None:
         command = [sys.executable, "-m", "scotopic", "run", protocol, "--microscope", profile, "--out", out]
         subprocess.run(list(map(str, command)), check=True)
         rows(json.loads((out / "report.json").read_text(encoding="utf-8")))
+        if asked.by_hand:
+            by_hand = shutil.copytree(out, folder / "BY_HAND", ignore=shutil.ignore_patterns("models"))
+            teach_by_hand(RunFolder(by_hand))
+            for stage in (["train", by_hand], ["validate", by_hand]):
+                subprocess.run([sys.executable, "-m", "scotopic", *map(str, stage)], check=True)
+            print("taught by hand masks:")
+            rows(json.loads((by_hand / "report.json").read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
