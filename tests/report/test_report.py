@@ -12,7 +12,7 @@ from conftest import acquired, small
 from scotopic.report import Report, write_page
 from scotopic.report.findings import Findings, HeldOutSites, find_by_reference
 from scotopic.report.page import verdict
-from scotopic.report.rows import rows_of
+from scotopic.report.rows import Comparisons, rows_of
 from scotopic.store import RunFolder
 from scotopic.workflow import segment_run, validate
 
@@ -51,7 +51,7 @@ def test_figures_are_those_that_a_pencil_gives(run):
         table = sites.run.nuclei.read("reference", *key)
         table = table[(table["level"] == record.level) & table["label"].isin(keep)]
         findings.add("network", record, without_some(labels, keep), table)
-    rows = {(row.source, row.name): row for row in rows_of(sites, findings)}
+    rows = {(row.source, row.name): row for row in rows_of(sites, Comparisons(sites, findings))}
     assert list(rows) == [(source, level) for source in ("network", "reference") for level in LEVELS]
     full = rows["network", "100%"]
     assert full.nuclei_count == count
@@ -62,7 +62,7 @@ def test_figures_are_those_that_a_pencil_gives(run):
     assert dim.against["network_100"].count_deviation_percent.value == pytest.approx(100 * (half / count - 1))
     assert dim.against["reference"].miss_percent.value == pytest.approx(100 * (1 - half / count))
     assert dim.against["reference"].false_percent.value == 0
-    assert dim.against["reference"].f1_at_0_5.confidence_95 is None, "no guess"
+    assert dim.against["reference"].f1_at_0_5.confidence_95 is None, "one well: no guess"
     one, none = rows["network", "0.2%"], rows["network", "0.05%"]
     assert one.nuclei_count == 2
     assert one.g1_percent is None

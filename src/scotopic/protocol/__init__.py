@@ -25,6 +25,7 @@ from scotopic.protocol.simulation import (
 )
 from scotopic.protocol.sites import RandomSites, SiteGrid
 from scotopic.protocol.training import TrainingSettings
+from scotopic.protocol.validation import Tolerances, ValidationSettings
 
 __all__ = [
     "LIGHT_LEVEL_GROUP",
@@ -53,7 +54,9 @@ __all__ = [
     "Stage",
     "SyntheticSpecimenSettings",
     "TimeLapse",
+    "Tolerances",
     "TrainingSettings",
+    "ValidationSettings",
     "ZStack",
     "did_you_mean",
     "expand_wells",

@@ -15,6 +15,7 @@ from scotopic.protocol.plate import Plate, expand_wells, spread_wells
 from scotopic.protocol.profile import LIGHT_LEVEL_GROUP, MicroscopeProfile
 from scotopic.protocol.sites import SiteGrid, Sites
 from scotopic.protocol.training import TrainingSettings
+from scotopic.protocol.validation import ValidationSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +108,8 @@ class ImagingProtocol(FrozenModel):
     """How nuclei are found in the reference images, and which sites are good enough to learn from."""
     training: TrainingSettings = TrainingSettings()
     """How long the network learns."""
+    validation: ValidationSettings = ValidationSettings()
+    """Which errors a light level may have to be recommended."""
 
     @classmethod
     def white_paper(cls, channel: str, wells: str) -> ImagingProtocol:

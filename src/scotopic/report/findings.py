@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
@@ -107,37 +108,55 @@ class Findings:
         self.tables[source, record.level].append(table)
 
 
-def find_by_network(sites: HeldOutSites, model_path: Path, findings: Findings) -> dict[str, Any]:
-    """Segment every frame with a model; masks go into the plate, tables into the run, under the hash of its file.
+class Network:
+    """A model at work on the held-out sites."""
 
-    Returns
-    -------
-    dict
-        What the model says of itself.
-    """
-    from scotopic.learning.model import Model, model_hash
-    from scotopic.learning.prediction import Predictor
+    def __init__(self, sites: HeldOutSites, model_path: Path) -> None:
+        from scotopic.learning.model import Model, model_hash
+        from scotopic.learning.prediction import Predictor
 
-    model, name = Model.load(model_path), model_hash(model_path)
-    predictor = Predictor(model, sites.profile.camera.noise)
-    predictor.warm_up((sites.profile.camera.height_px, sites.profile.camera.width_px))
-    order = [level.name for level in sites.protocol.light_levels]
-    sites.run.nuclei.folder(name).mkdir(parents=True, exist_ok=True)
-    with sites.run.masks_lock():
-        for key, levels in sites.frames.items():
-            for record in levels.values():
-                image = read_frame(sites.run.path, record)
-                begun = time.perf_counter()
-                dose = sites.relative_dose(key, record)
-                labels = predictor(image, dose).labels
-                findings.prediction_s.append(time.perf_counter() - begun)
-                group = f"network_{name}_{order.index(record.level)}"
-                sites.plate.write_labels(record.well, record.site, group, record.t, record.z, labels)
-                table = _measured(image, labels, record, dose, sites.profile.camera)
-                findings.add("network", record, labels, table)
-            tables = [findings.tables["network", level][-1] for level in levels]
-            sites.run.nuclei.write(name, *key, pd.concat(tables, ignore_index=True))
-    return model.card.model_dump(mode="json") | {"predicted_in": predictor.computes_in}
+        model, camera = Model.load(model_path), sites.profile.camera
+        self.name = model_hash(model_path)
+        self._sites = sites
+        self._predictor = Predictor(model, camera.noise)
+        self._predictor.warm_up((camera.height_px, camera.width_px))
+        self.card: dict[str, Any] = model.card.model_dump(mode="json") | {"predicted_in": self._predictor.computes_in}
+
+    def find(self, findings: Findings) -> None:
+        """Segment every frame; masks go into the plate, tables into the run, under the hash of the model's file."""
+        sites = self._sites
+        order = [level.name for level in sites.protocol.light_levels]
+        sites.run.nuclei.folder(self.name).mkdir(parents=True, exist_ok=True)
+        with sites.run.masks_lock():
+            for key, levels in sites.frames.items():
+                for record in levels.values():
+                    image = read_frame(sites.run.path, record)
+                    begun = time.perf_counter()
+                    dose = sites.relative_dose(key, record)
+                    labels = self._predictor(image, dose).labels
+                    findings.prediction_s.append(time.perf_counter() - begun)
+                    group = f"network_{self.name}_{order.index(record.level)}"
+                    sites.plate.write_labels(record.well, record.site, group, record.t, record.z, labels)
+                    table = _measured(image, labels, record, dose, sites.profile.camera)
+                    findings.add("network", record, labels, table)
+                tables = [findings.tables["network", level][-1] for level in levels]
+                sites.run.nuclei.write(self.name, *key, pd.concat(tables, ignore_index=True))
+
+    def find_thinned(self, findings: Findings, name: str, dose: float) -> None:
+        """Segment the bright frames with the photons of a lower dose, which no microscope took; nothing is written.
+
+        The bright image's own noise is a share `dose` of the new image's variance: nothing, in the dark.
+        """
+        camera = self._sites.profile.camera
+        for number, levels in enumerate(self._sites.frames.values()):
+            bright = levels.get(self._sites.protocol.reference.name)
+            if bright is None:
+                continue
+            electrons = np.maximum(camera.to_electrons(read_frame(self._sites.run.path, bright)), 0)
+            image = camera.expose(electrons * np.float32(dose), np.random.default_rng(number))
+            record = bright.model_copy(update={"level": name})
+            labels = self._predictor(image, dose).labels
+            findings.add("network", record, labels, _measured(image, labels, record, dose, camera))
 
 
 def find_by_reference(sites: HeldOutSites, findings: Findings) -> None:
@@ -183,5 +202,6 @@ def find_truth(sites: HeldOutSites, setup: SimulatorSetup, findings: Findings) -
         truth = specimen.truth(Field(x_um, y_um, setup.width_px, setup.height_px, setup.pixel_size_um))
         if truth is not None:
             findings.truth[key] = truth.labels
-            findings.true_nuclei.append(truth.nuclei[~truth.nuclei["touches_border"].astype(bool)])
+            whole = truth.nuclei[~truth.nuclei["touches_border"].astype(bool)]
+            findings.true_nuclei.append(whole.assign(well=key[0], site=key[1], t=key[2]))
     return specimen.fingerprint

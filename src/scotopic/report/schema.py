@@ -8,7 +8,7 @@ from pydantic import Field
 
 from scotopic.photons import FrozenModel
 
-VERSION = 1
+VERSION = 2
 Source = Literal["network", "reference", "classical"]
 Partner = Literal["network_100", "reference", "truth"]
 
@@ -19,7 +19,7 @@ class Figure(FrozenModel):
     value: float | None
     """The number; nothing where it has no meaning."""
     confidence_95: tuple[float, float] | None = None
-    """Interval over wells at 95 % confidence; not worked out in this version."""
+    """Interval over wells at 95 % confidence, paired between levels; nothing with fewer than two wells."""
 
 
 class Against(FrozenModel):
@@ -43,6 +43,20 @@ class Against(FrozenModel):
     """Nuclei of the partner that were not found (IoU 0.5)."""
     false_percent: Figure
     """Finds that are no nucleus of the partner (IoU 0.5)."""
+    splits: int
+    """Nuclei of the partner in which more than one find lies."""
+    merges: int
+    """Finds in which more than one nucleus of the partner lies."""
+    matched: int
+    """Nuclei that both have (IoU above 0.5), of those that do not touch the border: what follows is of these."""
+    area_correlation: Figure
+    """Correlation of their areas."""
+    area_bias_percent: Figure
+    """Median of the ratio of their areas, off 1."""
+    intensity_correlation: Figure
+    """Correlation of their integrated intensities; against truth, with true DNA content."""
+    intensity_bias_percent: Figure
+    """Median of the ratio of their integrated intensities per dose, off 1; nothing against truth."""
 
 
 class Level(FrozenModel):
@@ -50,6 +64,8 @@ class Level(FrozenModel):
 
     name: str
     """Light level."""
+    measured: bool = True
+    """Whether the microscope took these images; else they were made by thinning the photons of the bright ones."""
     source: Source
     """`network`, `reference` (masks of the bright image) or `classical` (the reference segmentation on the dark image)."""
     relative_dose: float
@@ -62,6 +78,8 @@ class Level(FrozenModel):
     """Share of nuclei below a DNA content of 1.5."""
     g2_percent: float | None
     """Share of nuclei above."""
+    confidence_95: dict[str, tuple[float, float] | None] = Field(default_factory=dict)
+    """Intervals over wells of this row's own figures, by their names."""
     cell_cycle: str
     """Why there is no fit of G1 and G2; empty where there is one."""
     median_area_um2: float | None
@@ -70,6 +88,89 @@ class Level(FrozenModel):
     """Mean of mean intensities, photo-electrons above background, divided by the relative dose."""
     against: dict[Partner, Against]
     """Comparisons, where there is a partner."""
+
+
+class Judgement(FrozenModel):
+    """Whether the network at one light level is as good as at full light."""
+
+    name: str
+    """Light level."""
+    relative_dose: float
+    """Its light relative to the reference level."""
+    measured: bool
+    """Whether the microscope took such images."""
+    verdict: Literal["within", "beyond", "undecided"]
+    """All intervals within the tolerances; some figure beyond its tolerance; or neither, for lack of nuclei or wells."""
+    reasons: tuple[str, ...]
+    """What is beyond, or undecided."""
+
+
+class Recommendation(FrozenModel):
+    """How low the light may go."""
+
+    outcome: Literal["level", "none", "not enough nuclei to tell"]
+    """Whether there is a level; `none`: some error of the brightest reduced level is beyond its tolerance."""
+    judgements: tuple[Judgement, ...]
+    """By falling light: levels are tried until one is not within."""
+    tolerances: dict[str, float]
+    """Largest errors, from the protocol."""
+    confidence: float
+    """Of the intervals that must lie within."""
+    exposure_ms: float | None = None
+    """Exposure that gives the recommended light."""
+    led_percent: float | None = None
+    """LED power that gives it, as far as LED power and light are proportional."""
+
+
+class RefusedSite(FrozenModel):
+    """A site whose masks are no ground truth."""
+
+    name: str
+    """Site."""
+    reasons: tuple[str, ...]
+    """What the quality gate found."""
+
+
+class GroundTruth(FrozenModel):
+    """What is known of the reference masks of the whole run."""
+
+    sites: int
+    """Sites with masks."""
+    refused: tuple[RefusedSite, ...]
+    """Sites that the quality gate refused."""
+    nuclei: int
+    """Nuclei in all masks."""
+    flagged: dict[str, int]
+    """Nuclei that look like a clump, debris, or in mitosis."""
+    unlabelled: int
+    """Things as bright as nuclei that have no label."""
+
+
+class Stability(FrozenModel):
+    """Whether signal follows light: over the exposures of a site, and over the run."""
+
+    signal_per_dose_percent: dict[str, Figure]
+    """Light level, in order of exposure -> signal of the same nuclei per dose, relative to the reference's, off 1. Bleaching
+    lowers what is exposed later; a LED or shutter that gives other light than asked for shows here too."""
+    drift_percent: Figure
+    """Change of the nuclei's mean intensity at the reference level from the first to the last site, by a straight line over all."""
+
+
+class PaperRow(FrozenModel):
+    """A row of the white paper's table: two wells a light level."""
+
+    name: str
+    """Light level."""
+    wells: tuple[str, ...]
+    """Wells of this row."""
+    nuclei_count: int
+    """Nuclei that the network finds in them."""
+    count_deviation_percent: float | None
+    """Against the network at full light in the same wells."""
+    g1_percent: float | None
+    """Share of G1."""
+    g2_percent: float | None
+    """Share of G2."""
 
 
 class Report(FrozenModel):
@@ -89,12 +190,22 @@ class Report(FrozenModel):
     """Rows by source and falling light."""
     missing: tuple[str, ...]
     """What the report lacks, and why; nothing if it is whole."""
+    recommendation: Recommendation | None = None
+    """How low the light may go, and why; nothing without a network."""
     recommended_level: str | None = None
-    """Not worked out in this version."""
+    """Lowest light whose errors lie within the tolerances; nothing if there is none."""
     light_saving_factor: float | None = None
-    """Not worked out in this version."""
+    """Light on the sample at the reference level over that at the recommended one."""
     time_saving_factor: float | None = None
-    """Not worked out in this version."""
+    """Time of an image, exposure and read-out, at the reference level over that at the recommended one."""
+    as_in_the_paper: tuple[PaperRow, ...] = ()
+    """The network's rows once more from two wells a level, as in the white paper."""
+    ground_truth: GroundTruth | None = None
+    """Verdict on the reference masks; nothing where there are none."""
+    stability: Stability | None = None
+    """Whether signal follows light; nothing without reference masks."""
+    training: tuple[dict[str, Any], ...] = ()
+    """The checks of the training: `step`, `seconds`, `loss`, and `f1` by light level."""
     timing: dict[str, float | None]
     """Seconds: `prediction_per_frame`, `training`; null where there was none."""
     dose: dict[str, float]
