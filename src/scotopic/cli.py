@@ -343,6 +343,38 @@ def validate(
 
 
 @app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    figures: Annotated[Path | None, typer.Option(help="Folder for each plot as PDF and PNG, for papers.")] = None,
+) -> None:
+    """Draw report.html anew, from report.json and the images of the run."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.report(run_folder, typer.echo, figures=figures)
+
+
+@app.command()
+def compare(
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders with a report.")],
+) -> None:
+    """Put the reports of several runs side by side."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from scotopic import workflow
+    from scotopic.workflow.reporting import COLUMNS
+
+    with _told_in_one_line():
+        lines = workflow.compare(run_folders)
+        table = Table(*COLUMNS, box=None, padding=(0, 2, 0, 0))
+        for line in lines:
+            table.add_row(*map(escape, line))
+        Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@app.command()
 def ask(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     request: Annotated[str, typer.Argument(help="pause, resume, finish (after the site) or cancel.")],

@@ -89,7 +89,7 @@ def test_a_run_without_a_model_has_a_report_that_says_so(run):
     assert "f1_at_0.5" in written["levels"][0]["against"]["truth"]
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "Missing: there is no model" in page
-    assert page.count("<img") == 5, "light against error, and a field at four levels"
+    assert page.count("<img") == 6, "light against score, a field at four levels, the plate"
     assert verdict(report).startswith("No verdict")
 
 

@@ -122,9 +122,10 @@ def unevenly_lit(nuclei: pd.DataFrame) -> pd.DataFrame:
     return nuclei.assign(**raw).drop(columns="illumination")
 
 
-def _lit_columns(nuclei: pd.DataFrame) -> tuple[str, str]:
+def _lit_columns(nuclei: pd.DataFrame) -> tuple[str, ...]:
     unit = intensity_unit(nuclei)
-    return f"mean_intensity_{unit}", f"integrated_intensity_{unit}"
+    names = f"mean_intensity_{unit}", f"integrated_intensity_{unit}", f"integrated_noise_{unit}"
+    return tuple(name for name in names if name in nuclei)
 
 
 def _terms(y_px: NDArray[np.float64], x_px: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from scotopic.nuclei import measure, reference_segmentation
+from scotopic.protocol import Problem, ProblemsError
 from scotopic.reference import REFERENCE, SiteKey, finished_frames, origin_um, read_frame
 from scotopic.simulator import Field, make_specimen
 
@@ -160,10 +161,21 @@ class Network:
 
 
 def find_by_reference(sites: HeldOutSites, findings: Findings) -> None:
-    """Take the reference masks, which were made of the bright image, at every level."""
+    """Take the reference masks, which were made of the bright image, at every level.
+
+    Raises
+    ------
+    ProblemsError
+        If their tables are of an earlier version.
+    """
     for key, levels in sites.frames.items():
         labels = sites.plate.read_labels(*key[:2], REFERENCE, key[2], next(iter(levels.values())).z)
         table = sites.run.nuclei.read(REFERENCE, *key)
+        if "integrated_noise_e" not in table:
+            told = (
+                "has reference masks of an earlier version: `scotopic segment RUN --reference --again` makes them anew"
+            )
+            raise ProblemsError([Problem(told, str(sites.run.path))])
         for record in levels.values():
             findings.add("reference", record, labels, table[table["level"] == record.level])
 

@@ -10,157 +10,336 @@ from typing import TYPE_CHECKING, Any
 import imageio.v3 as iio
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure as Canvas
 from scipy import ndimage as ndi
 
 from scotopic.pictures import stretched
 from scotopic.protocol import rounded
+from scotopic.report.figures import (
+    Plot,
+    cell_cycle_plots,
+    error_plot,
+    level_colour,
+    network_rows,
+    partner_of,
+    plate_plot,
+    score_plot,
+    training_plot,
+)
 from scotopic.store.files import replace_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-    from scotopic.report.schema import Level, Partner, Report
-    from scotopic.store import RunFolder
+    from scotopic.report.schema import Figure, Report
+    from scotopic.store import ReferenceRecord, RunFolder
 
-_COLOURS = {"network": "#0072b2", "reference": "#000000", "classical": "#d55e00"}
-"""Okabe and Ito's, told apart by the colour-blind."""
-_MOST_PX = 512
+_MOST_PX, _FIELDS = 512, 3
+_THUMBNAIL_PX, _THUMBNAILS = 160, 24
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0; width: 100% } th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left } tr.first td { border-top: 2px solid #888 }
-img { max-width: 100% } .fields { display: flex; flex-wrap: wrap; gap: .5rem } .fields figure { margin: 0; flex: 1 1 13rem }
-figcaption, .small { font-size: .85rem; color: #555 } .missing { background: #fff3cd; padding: .5rem 1rem }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
+table { border-collapse: collapse; margin: 1rem 0; width: 100% } th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top }
+th:first-child, td:first-child, .words td, .words th { text-align: left } tr.first td { border-top: 2px solid #888 } td small { color: #555; display: block; white-space: nowrap } .dense { font-size: .8rem }
+img { max-width: 100% } figure { margin: 1rem 0 } .fields { display: flex; flex-wrap: wrap; gap: .5rem } .fields figure { margin: 0; flex: 1 1 13rem }
+.thumbs figure { flex: 0 0 160px } figcaption, .small { font-size: .85rem; color: #555 } .missing { background: #fff3cd; padding: .5rem 1rem }
+.verdict { font-size: 1.25rem; font-weight: 600 } .stack { position: relative; max-width: 640px; margin-top: .5rem }
+.stack img { width: 100%; display: block; image-rendering: pixelated } .stack .over { position: absolute; inset: 0; display: none }
+.wide { overflow-x: auto } label { margin-right: 1rem; border-bottom: 3px solid; cursor: pointer } details { margin: 1rem 0 }
+@media print { details { display: block } body { max-width: none } }
 """
 
 
 def write_page(run: RunFolder, report: Report) -> None:
     """Write `report.html` of a run, whole or not at all."""
     title = f"scotopic: {escape(report.protocol)}"
-    parts = [f"<h1>{escape(report.protocol)}</h1>", f"<p><b>{escape(verdict(report))}</b></p>"]
+    parts = [f"<h1>{escape(report.protocol)}</h1>", f'<p class="verdict">{escape(verdict(report))}</p>']
     parts += [f'<p class="missing">Missing: {escape(text)}</p>' for text in report.missing]
-    if report.levels:
-        parts += [_table(report), _plot(_dose_against_error, report, "Light against error, held-out wells.")]
-        parts += _fields(run, report)
-        tables = _network_tables(run, report)
-        if tables is not None:
-            caption = "DNA content: integrated intensity of the network's nuclei, photo-electrons divided by dose."
-            parts.append(_plot(lambda canvas: _histograms(canvas, report, tables), None, caption))
-    parts.append(_made(report))
+    parts += _table(report)
+    drawn = {plot.name: _drawn(plot) for plot in plots(run, report)}
+    parts += [drawn.get("light_against_error", ""), _recommended(report)]
+    parts += _contours(run, report) + _fields(run, report)
+    parts += [drawn[name] for name in ("area_against_dna", "dna", "light_against_score", "plate") if name in drawn]
+    parts += [
+        *_ground_truth(run, report),
+        drawn.get("training", ""),
+        _stability(report),
+        _details(report),
+        _made(report),
+    ]
+    style = _STYLE + _switches(report)
     page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-    page += f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
-    replace_text(run.path / "report.html", page)
+    page += f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{style}</style></head>'
+    replace_text(run.path / "report.html", f"{page}<body>{''.join(parts)}</body></html>")
+
+
+def plots(run: RunFolder, report: Report) -> list[Plot]:
+    """Return the plots of a report that there is something to draw of."""
+    found: list[Plot | None] = []
+    if report.levels:
+        found += [error_plot(report), score_plot(report)]
+        if (nuclei := _network_tables(run, report)) is not None:
+            found += cell_cycle_plots(report, nuclei)
+    found += [plate_plot(run), training_plot(report)]
+    return [plot for plot in found if plot is not None]
+
+
+def write_figures(run: RunFolder, report: Report, folder: Path) -> list[Path]:
+    """Write each plot as PDF and PNG for papers, and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for plot in plots(run, report):
+        canvas = plot.canvas()
+        for suffix in ("pdf", "png"):
+            paths.append(folder / f"{plot.name}.{suffix}")
+            canvas.savefig(paths[-1], dpi=300)
+    return paths
 
 
 def verdict(report: Report) -> str:
     """Return the report in a sentence."""
-    rows = [row for row in report.levels if row.source == "network"]
+    rows = [row for row in network_rows(report) if row.measured]
     if not rows:
         return "No verdict: " + ("; ".join(report.missing) or "nothing was found") + "."
-    partner = _partner(report)
+    partner = partner_of(report)
     told = [f"{row.against[partner].f1_at_0_5.value or 0:.3f} at {row.name}" for row in rows if partner in row.against]
     against = "the truth" if partner == "truth" else "the reference masks"
     wells = f"{len(report.held_out_wells)} wells that it never trained on"
-    return f"On {wells} the network finds nuclei with an F1 against {against} of {', '.join(told)} of the light."
+    scores = f"On {wells} the network finds nuclei with an F1 against {against} of {', '.join(told)} of the light."
+    return f"{_answer(report)} {scores}"
 
 
-def _partner(report: Report) -> Partner:
-    """Return what rows are scored against: the truth where it is known."""
-    return "truth" if any("truth" in row.against for row in report.levels) else "reference"
+def _answer(report: Report) -> str:
+    """Return how low the light may go, in a sentence."""
+    recommendation = report.recommendation
+    if recommendation is None:
+        return "How low the light may go is not known."
+    if report.recommended_level is None:
+        first = next((j for j in recommendation.judgements), None)
+        why = f" ({first.name}: {'; '.join(first.reasons)})" if first and first.reasons else ""
+        if recommendation.outcome == "none":
+            return f"No lower light can be recommended{why}."
+        return f"There are not enough nuclei or wells to tell how low the light may go{why}."
+    best = next(j for j in recommendation.judgements if j.name == report.recommended_level)
+    between = "" if best.measured else ", a level between those measured (its images were made of the bright ones)"
+    saved = f": {rounded(report.light_saving_factor)} times less light" if report.light_saving_factor else ""
+    time = f", {rounded(report.time_saving_factor)} times faster" if report.time_saving_factor else ""
+    return f"The light may go down to {report.recommended_level}{between}{saved}{time}."
 
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _table(report: Report) -> str:
-    partner = _partner(report)
-    head = (
-        "source", "light", "nuclei", "count against network at full light", f"count against {partner}", "G1", "G2",
-        f"G2 against {partner}", "median area, µm²", f"area against {partner}", "mean intensity per dose, e⁻",
-        f"F1 against {partner}", "mean F1", "missed", "false",
-    )  # fmt: skip
+def _with_interval(value: float | None, interval: Sequence[float] | None, form: str) -> str:
+    """Return a cell: a figure, and its interval below."""
+    text = escape(_number(value, form))
+    return text + (
+        f"<small>{interval[0]:{form}} … {interval[1]:{form}}</small>" if interval and value is not None else ""
+    )
+
+
+def _cell(figure: Figure | None, form: str) -> str:
+    return _with_interval(figure.value, figure.confidence_95, form) if figure else "–"
+
+
+def _table(report: Report) -> list[str]:
+    """Return the white paper's table: the network at each light level."""
+    rows = network_rows(report)
+    if not rows:
+        return []
+    head = ("light", "nuclei", "count against full light, %", "G1, %", "G2, %", "G2 against full light, points",
+            "median area, µm²", "area against full light, %", "mean DAPI per dose, e⁻", "DAPI against full light, %")  # fmt: skip
+    lines = []
+    for row in rows:
+        full, own = row.against.get("network_100"), row.confidence_95
+        cells = [
+            escape(row.name + ("" if row.measured else " (thinned)")),
+            f"{row.nuclei_count:,}",
+            _cell(full.count_deviation_percent if full else None, "+.2f"),
+            _with_interval(row.g1_percent, own.get("g1_percent"), ".1f"),
+            _with_interval(row.g2_percent, own.get("g2_percent"), ".1f"),
+            _cell(full.g2_deviation_points if full else None, "+.2f"),
+            _with_interval(row.median_area_um2, own.get("median_area_um2"), ".1f"),
+            _cell(full.median_area_deviation_percent if full else None, "+.1f"),
+            _with_interval(row.mean_intensity, own.get("mean_intensity"), ",.0f"),
+            _cell(full.mean_intensity_deviation_percent if full else None, "+.1f"),
+        ]
+        lines.append(_line(cells, "td"))
+    caption = (
+        f"Held-out wells {', '.join(report.held_out_wells)}, {report.sites} sites; all rows found by the network. Small: 95 % "
+        "confidence intervals over wells (jackknife, Student's t), paired between levels. Full light: the network at the reference level."
+    )
+    table = f'<div class="wide"><table>{_heads(head)}{"".join(lines)}</table></div>'
+    return ["<h2>The table</h2>", table, f'<p class="small">{escape(caption)}</p>', _paper(report)]
+
+
+def _paper(report: Report) -> str:
+    """Return the table once more from two wells a light level."""
+    if not report.as_in_the_paper:
+        return ""
+    head = ("light", "wells", "nuclei", "count against full light in the same wells, %", "G1, %", "G2, %")
+    lines = [
+        _line(
+            [
+                escape(row.name),
+                escape(", ".join(row.wells)),
+                f"{row.nuclei_count:,}",
+                _number(row.count_deviation_percent, "+.2f"),
+                _number(row.g1_percent, ".1f"),
+                _number(row.g2_percent, ".1f"),
+            ],
+            "td",
+        )
+        for row in report.as_in_the_paper
+    ]
+    return f"<details><summary>The same from two wells a light level, as in the white paper</summary><table>{_heads(head)}{''.join(lines)}</table></details>"
+
+
+def _details(report: Report) -> str:
+    """Return all rows of all sources, against truth or reference masks."""
+    if not report.levels:
+        return ""
+    partner = partner_of(report)
+    against = {"truth": "truth", "reference": "reference masks"}.get(partner, partner)
+    head = ("source", "light", "nuclei", f"count against {against}, %", "G2, %", f"G2 against {against}, points", "median area, µm²",
+            f"area against {against}, %", "F1", "mean F1", "missed, %", "false, %", "split", "merged", "area correlation",
+            "intensity correlation")  # fmt: skip
     lines, before = [], ""
     for row in report.levels:
-        network, other = row.against.get("network_100"), row.against.get(partner)
+        other = row.against.get(partner)
         cells = [
-            row.source,
-            row.name,
+            escape(row.source),
+            escape(row.name + ("" if row.measured else " (thinned)")),
             f"{row.nuclei_count:,}",
-            _number(network.count_deviation_percent.value if network else None, "+.2f"),
-            _number(other.count_deviation_percent.value if other else None, "+.2f"),
-            _number(row.g1_percent, ".1f"),
+            _cell(other.count_deviation_percent if other else None, "+.2f"),
             _number(row.g2_percent, ".1f"),
-            _number(other.g2_deviation_points.value if other else None, "+.1f"),
+            _cell(other.g2_deviation_points if other else None, "+.1f"),
             _number(row.median_area_um2, ".0f"),
-            _number(other.median_area_deviation_percent.value if other else None, "+.1f"),
-            _number(row.mean_intensity, ",.0f"),
-            _number(other.f1_at_0_5.value if other else None, ".3f"),
-            _number(other.mean_f1.value if other else None, ".3f"),
-            _number(other.miss_percent.value if other else None, ".1f"),
-            _number(other.false_percent.value if other else None, ".1f"),
+            _cell(other.median_area_deviation_percent if other else None, "+.1f"),
+            _cell(other.f1_at_0_5 if other else None, ".3f"),
+            _cell(other.mean_f1 if other else None, ".3f"),
+            _cell(other.miss_percent if other else None, ".1f"),
+            _cell(other.false_percent if other else None, ".1f"),
+            f"{other.splits:,}" if other else "–",
+            f"{other.merges:,}" if other else "–",
+            _number(other.area_correlation.value if other else None, ".3f"),
+            _number(other.intensity_correlation.value if other else None, ".3f"),
         ]
         lines.append(_line(cells, "td", "first" if row.source != before else ""))
         before = row.source
     why = sorted({f"{row.source} at {row.name}: {row.cell_cycle}" for row in report.levels if row.cell_cycle})
     notes = f'<p class="small">No split into G1 and G2: {escape("; ".join(why))}.</p>' if why else ""
     caption = (
-        f'<p class="small">Held-out wells {escape(", ".join(report.held_out_wells))}, {report.sites} sites. Without a unit: '
-        "percent, F1 apart; G2 against another in percentage points. F1 at an overlap (IoU) of 0.5. Confidence intervals are not worked out yet.</p>"
+        f"Against {against}. F1, missed and false at an overlap (IoU) above 0.5; mean F1 over overlaps of 0.5 to 0.95. The classical method "
+        "is the reference segmentation on the dark image itself; the reference has the masks of the bright image at every level."
     )
-    return f"<h2>The table</h2><table>{_line(head, 'th', '')}{''.join(lines)}</table>{notes}{caption}"
+    table = f'<div class="wide dense"><table>{_heads(head)}{"".join(lines)}</table></div>'
+    return (
+        f'<h2>Network, reference masks, and classical method</h2>{table}{notes}<p class="small">{escape(caption)}</p>'
+    )
 
 
-def _line(cells: Any, tag: str, kind: str) -> str:
-    return f'<tr class="{kind}">' + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
+def _heads(texts: Iterable[str]) -> str:
+    return _line([escape(text) for text in texts], "th")
 
 
-def _plot(draw: Any, report: Report | None, caption: str) -> str:
-    canvas = Canvas(figsize=(9, 3.6), layout="constrained")
-    draw(canvas, report) if report is not None else draw(canvas)
+def _line(cells: Iterable[str], tag: str, kind: str = "") -> str:
+    """Return a line of a table; its cells are HTML."""
+    return f'<tr class="{kind}">' + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _drawn(plot: Plot) -> str:
     file = io.BytesIO()
-    canvas.savefig(file, format="png", dpi=130)
-    return f"<figure>{_image(file.getvalue(), caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+    plot.canvas().savefig(file, format="png", dpi=110)
+    return f"<figure>{_image(file.getvalue(), plot.caption)}<figcaption>{escape(plot.caption)}</figcaption></figure>"
 
 
-def _image(png: bytes, text: str) -> str:
-    return f'<img alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _image(png: bytes, text: str, kind: str = "") -> str:
+    return f'<img class="{kind}" alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
-def _dose_against_error(canvas: Canvas, report: Report) -> None:
-    partner = _partner(report)
-    left, right = canvas.subplots(1, 2)
-    for source in ("network", "classical"):
-        rows: list[Level] = [row for row in report.levels if row.source == source and partner in row.against]
-        doses = [100 * row.relative_dose for row in rows]
-        f1 = [row.against[partner].f1_at_0_5.value for row in rows]
-        off = [row.against[partner].count_deviation_percent.value for row in rows]
-        for axes, values in ((left, f1), (right, off)):
-            axes.plot(doses, values, "o-", color=_COLOURS[source], label=source)
-    left.set_ylabel(f"F1 at IoU 0.5 against {partner}")
-    right.set_ylabel(f"count against {partner}, %")
-    right.set_yscale("symlog", linthresh=10)
-    right.axhline(0, color="#999", linewidth=1)
-    right.yaxis.set_major_formatter("{x:g}")
-    names = {100 * row.relative_dose: row.name.removesuffix("%").strip() for row in report.levels}
-    for axes in (left, right):
-        axes.set_xscale("log")
-        axes.set_xticks(list(names), list(names.values()), minor=False)
-        axes.set_xticks([], minor=True)
-        axes.set_xlabel("light, % of full")
-        axes.grid(alpha=0.3)
-    left.legend()
+def _recommended(report: Report) -> str:
+    """Return how each level was judged."""
+    if report.recommendation is None:
+        return ""
+    lines = [
+        _line([escape(j.name), escape(j.verdict), escape("; ".join(j.reasons) or "all figures")], "td")
+        for j in report.recommendation.judgements
+    ]
+    names = {"count_percent": "count {:g} %", "g2_points": "G2 {:g} points", "area_percent": "area {:g} %", "intensity_percent": "intensity {:g} %"}  # fmt: skip
+    tolerances = ", ".join(names[name].format(value) for name, value in report.recommendation.tolerances.items())
+    setting = ""
+    if report.recommendation.exposure_ms is not None:
+        setting = f" Its setting: {rounded(report.recommendation.exposure_ms)} ms at {rounded(report.recommendation.led_percent or 0)} % LED."
+    text = f"Tolerances of the protocol: {tolerances}; {report.recommendation.confidence:.0%} intervals must lie within.{setting}"
+    return f'<table class="words">{_heads(("light", "verdict", "why"))}{"".join(lines)}</table><p class="small">{escape(text)}</p>'
+
+
+def _chosen(run: RunFolder, report: Report) -> list[ReferenceRecord]:
+    """Return a few held-out sites: those with the most, the median and the fewest nuclei."""
+    done = sorted(
+        (r for r in run.references().values() if r.well in report.held_out_wells), key=lambda r: (-r.nuclei, r.name)
+    )
+    return [done[i] for i in sorted({0, len(done) // 2, len(done) - 1})][:_FIELDS] if done else []
+
+
+def _contours(run: RunFolder, report: Report) -> list[str]:
+    """Return a few fields: contours of all levels over the darkest image, each to be switched on and off."""
+    levels = run.read_protocol().light_levels
+    if report.model is None or not report.levels:
+        return []
+    plate = run.plate(run.read_protocol(), run.read_profile())
+    darkest = min(levels, key=lambda level: level.nominal_dose)
+    parts = ["<h2>What the network sees at each light, over the darkest image</h2>"]
+    for number, site in enumerate(_chosen(run, report)):
+        image = plate.read(site.well, site.site, darkest.name, site.t, site.z)
+        piece = _middle(image.shape)
+        over, switches = [], []
+        for index, level in enumerate(levels):
+            labels = plate.read_labels(site.well, site.site, f"network_{report.model}_{index}", site.t, site.z)[piece]
+            colour = level_colour(report, level.name)
+            png = iio.imwrite("<bytes>", _outline(labels, colour), extension=".png")
+            over.append(_image(png, f"contours at {level.name}", f"over level{index}"))
+            on = " checked" if index in {0, len(levels) - 1} else ""
+            switches.append(
+                f'<input type="checkbox" class="show{index}" id="f{number}l{index}"{on}><label for="f{number}l{index}" '
+                f'style="border-color:{colour}">{escape(level.name)}: {len(np.unique(labels)) - 1} nuclei</label>'
+            )
+        grey = iio.imwrite("<bytes>", stretched(image, 0.5, 99.8)[piece], extension=".png")
+        base = _image(grey, f"{site.name} at {darkest.name} of the light")
+        caption = f"{site.name} at {darkest.name} of the light; contours found at each level, in its colour. Switch them on and off."
+        parts.append(
+            f'<figure class="switched">{"".join(switches)}<div class="stack">{base}{"".join(over)}</div>'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+    return parts
+
+
+def _switches(report: Report) -> str:
+    count = len({row.name for row in report.levels if row.measured})
+    return "".join(f".show{n}:checked ~ .stack .level{n} {{ display: block }}" for n in range(count))
+
+
+def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice((n - min(n, _MOST_PX)) // 2, (n - min(n, _MOST_PX)) // 2 + min(n, _MOST_PX)) for n in shape)
+
+
+def _outline(labels: NDArray[Any], colour: str) -> NDArray[np.uint8]:
+    """Return the inner contours of labels in a colour on nothing, shape (Y, X, 4)."""
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    inner = (ndi.minimum_filter(labels, 3) != labels) & (labels > 0)
+    return np.where(inner[..., None], np.array([*rgb, 255], np.uint8), np.uint8(0))
 
 
 def _fields(run: RunFolder, report: Report) -> list[str]:
     """Return the held-out field with the most nuclei at every level, with the network's contours."""
-    protocol, profile = run.read_protocol(), run.read_profile()
-    plate = run.plate(protocol, profile)
-    done = [r for r in run.references().values() if r.well in report.held_out_wells]
-    if not done:
+    protocol = run.read_protocol()
+    sites = _chosen(run, report)
+    if not sites or not report.levels:
         return []
-    site = max(done, key=lambda r: (r.nuclei, r.name))
+    plate, site = run.plate(protocol, run.read_profile()), sites[0]
     figures = []
     for number, level in enumerate(protocol.light_levels):
         image = plate.read(site.well, site.site, level.name, site.t, site.z)
@@ -170,14 +349,15 @@ def _fields(run: RunFolder, report: Report) -> list[str]:
         png = iio.imwrite("<bytes>", _contoured(image, labels), extension=".png")
         figures.append(f"<figure>{_image(png, caption)}<figcaption>{escape(caption)}</figcaption></figure>")
     whose = "the network" if report.model else "the reference segmentation at full light"
-    return [f"<h2>{escape(site.name)}, contours of {whose}</h2><div class=fields>{''.join(figures)}</div>"]
+    return [
+        f"<h2>The same field at every light: {escape(site.name)}</h2><div class=fields>{''.join(figures)}</div>"
+        f'<p class="small">Contours of {whose}; each image with its own contrast.</p>'
+    ]
 
 
 def _contoured(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the middle of an image, each light with its own contrast, with thin contours."""
-    height, width = (min(n, _MOST_PX) for n in image.shape)
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    piece = np.s_[top : top + height, left : left + width]
+    piece = _middle(image.shape)
     grey, mine = stretched(image, 0.5, 99.8)[piece], labels[piece]
     picture = np.repeat(grey[..., None], 3, axis=2)
     inner = (ndi.minimum_filter(mine, 3) != mine) & (mine > 0)
@@ -185,31 +365,67 @@ def _contoured(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
     return picture
 
 
+def _ground_truth(run: RunFolder, report: Report) -> list[str]:
+    """Return what is known of the masks that the network learned from, and the sites that were refused."""
+    truth = report.ground_truth
+    if truth is None:
+        return []
+    flags = ", ".join(f"{count:,} {name}" for name, count in truth.flagged.items())
+    facts = (
+        f"{truth.sites:,} sites with {truth.nuclei:,} nuclei; {len(truth.refused)} sites refused by the quality gate. Nuclei flagged: {flags}. "
+        f"As bright as nuclei, but without a label: {truth.unlabelled:,}."
+    )
+    row = next((row for row in network_rows(report) if "reference" in row.against), None)
+    if row is not None:
+        other = row.against["reference"]
+        off = _number(other.count_deviation_percent.value, "+.2f")
+        facts += f" The network at full light counts {off} % against these masks on the held-out wells, with an F1 of {_number(other.f1_at_0_5.value, '.3f')}."
+    parts = [f"<h2>Ground truth</h2><p>{escape(facts)}</p>"]
+    if truth.refused:
+        shown = truth.refused[:_THUMBNAILS]
+        records = {record.name: record for record in run.references().values()}
+        thumbs = [
+            _thumbnail(run, records[site.name], "; ".join(site.reasons)) for site in shown if site.name in records
+        ]
+        more = f" The first {len(shown)} of {len(truth.refused)}." if len(truth.refused) > len(shown) else ""
+        parts.append(
+            f'<div class="fields thumbs">{"".join(thumbs)}</div><p class="small">Refused sites at full light, and why.{more}</p>'
+        )
+    return parts
+
+
+def _thumbnail(run: RunFolder, site: ReferenceRecord, reasons: str) -> str:
+    protocol = run.read_protocol()
+    plate = run.plate(protocol, run.read_profile())
+    image = plate.read(site.well, site.site, protocol.reference.name, site.t, site.z)
+    step = max(1, -(-max(image.shape) // _THUMBNAIL_PX))
+    png = iio.imwrite("<bytes>", stretched(image, 0.5, 99.8)[::step, ::step], extension=".png")
+    caption = f"{site.name}: {reasons}"
+    return f"<figure>{_image(png, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _stability(report: Report) -> str:
+    """Return whether signal follows light."""
+    stable = report.stability
+    if stable is None:
+        return ""
+    lines = [
+        _line([escape(name), _cell(figure, "+.2f")], "td") for name, figure in stable.signal_per_dose_percent.items()
+    ]
+    lines.append(_line(["from the first to the last site, full light", _cell(stable.drift_percent, "+.2f")], "td"))
+    text = (
+        "Signal of the same nuclei per dose, relative to the reference level, in order of exposure: what is exposed later has bleached, and a "
+        "LED or shutter that gives other light than asked for shows here. Below: the drift of mean intensity over the run."
+    )
+    head = _heads(("exposure", "signal per dose, %"))
+    return f'<h2>Bleaching and drift</h2><table>{head}{"".join(lines)}</table><p class="small">{escape(text)}</p>'
+
+
 def _network_tables(run: RunFolder, report: Report) -> pd.DataFrame | None:
     if report.model is None:
         return None
     files = sorted(run.nuclei.folder(report.model).glob("*.parquet"))
     return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True) if files else None
-
-
-def _histograms(canvas: Canvas, report: Report, tables: pd.DataFrame) -> None:
-    names = [row.name for row in report.levels if row.source == "network"]
-    whole = tables[~tables["touches_border"] & (tables["integrated_intensity_e"] > 0)]
-    dna = whole["integrated_intensity_e"] / whole["relative_dose"]
-    all_axes = canvas.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, name in zip(all_axes, names, strict=True):
-        if len(
-            dna
-        ):  # the same bins for all, as the brightest level needs them: what lies outside is counted at the rim
-            low, high = np.percentile(
-                dna[whole["level"] == names[0]] if (whole["level"] == names[0]).any() else dna, [1, 99]
-            )
-            bins = np.geomspace(low / 2, high * 2, 40)
-            axes.hist(dna[whole["level"] == name].clip(bins[0], bins[-1]), bins=bins, color=_COLOURS["network"])
-            axes.set_xscale("log")
-        axes.set_title(name)
-        axes.set_xlabel("integrated intensity, e⁻")
-    all_axes[0].set_ylabel("nuclei")
 
 
 def _quantity(value: float | None, factor: float, form: str, unit: str) -> str:
@@ -223,9 +439,10 @@ def _made(report: Report) -> str:
         "trained on": f"{len(card.get('training_wells', ()))} wells, {card.get('training_sites', 0)} sites, {card.get('steps', 0):,} steps",
         "training": _quantity(report.timing["training"], 1 / 60, ".1f", "min"),
         "prediction": _quantity(report.timing["prediction_per_frame"], 1000, ".0f", "ms a frame"),
+        "computed in": card.get("predicted_in", "none"),
         "light on the sample": f"{rounded(report.dose['sample'] / 1000)} s at full power in the whole run",
         "specimen": report.specimen or "on a microscope",
         "versions": ", ".join(f"{name} {number}" for name, number in report.versions.items()),
     }
-    rows = "".join(_line((name, text), "td", "") for name, text in facts.items())
+    rows = "".join(_line((escape(name), escape(str(text))), "td") for name, text in facts.items())
     return f"<h2>How it was made</h2><table>{rows}</table>"

@@ -75,13 +75,10 @@ class Population:
             intensity,
         )
 
-    def dna(self, camera: Camera, wells: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def dna(self, wells: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return integrated intensities of some wells, and the noise of each, photo-electrons."""
         nuclei = self.whole[self.whole["well"].isin(wells)]
-        pixels = nuclei["area_um2"] / camera.pixel_size_um**2
-        photons = np.maximum(nuclei["integrated_intensity_e"], 0) + pixels * np.maximum(nuclei["background_e"], 0)
-        noise = np.sqrt(pixels * camera.read_noise_e**2 + photons)
-        return nuclei["integrated_intensity_e"].to_numpy(), noise.to_numpy()
+        return nuclei["integrated_intensity_e"].to_numpy(), nuclei["integrated_noise_e"].to_numpy()
 
 
 class Comparisons:
@@ -118,9 +115,7 @@ class Comparisons:
             self._sources[row] = Population(findings.labels[row], nuclei)
         two = [wells for wells in dict.fromkeys(self.paper_wells().values()) if wells not in self.subsets]
         jobs = [(row, wells) for row in rows for wells in self.subsets + (two if row[0] == "network" else [])]
-        shares = Parallel(n_jobs=-1)(
-            delayed(_g2_share)(*self._sources[row].dna(self._camera, wells)) for row, wells in jobs
-        )
+        shares = Parallel(n_jobs=-1)(delayed(_g2_share)(*self._sources[row].dna(wells)) for row, wells in jobs)
         for (row, wells), share in zip(jobs, shares, strict=True):
             self._sources[row]._split[wells] = share  # noqa: SLF001 - its maker
         if self._truth is not None:

@@ -6,6 +6,7 @@ from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
 from scotopic.workflow.look import snap
 from scotopic.workflow.models import export_model, model_facts
+from scotopic.workflow.reporting import compare, report
 from scotopic.workflow.segmentation import segment, segment_run
 from scotopic.workflow.validating import validate
 from scotopic.workflow.whole import exit_code, run
@@ -14,6 +15,7 @@ __all__ = [
     "acquire",
     "ask",
     "check",
+    "compare",
     "exit_code",
     "export_model",
     "fit_to_specimen",
@@ -21,6 +23,7 @@ __all__ = [
     "model_facts",
     "progress_line",
     "read_job",
+    "report",
     "retake",
     "run",
     "segment",
