@@ -130,7 +130,7 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     assert rows["reference", "0.05%"]["against"]["truth"]["f1_at_0.5"]["value"] > 0.9
     assert rows["classical", "0.05%"]["against"]["truth"]["f1_at_0.5"]["value"] < 0.7
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") > 20, "fields, diagrams, maps, curves"
     assert "http" not in page, "nothing leaves the page"
     model = RunFolder(out).latest_model()
     assert nuclei_in_empty_fields(model) == [0] * 16
