@@ -10,7 +10,7 @@ from skimage.draw import disk
 from conftest import DATA
 from scotopic.learning.batches import turned, turned_rays
 from scotopic.learning.instances import Maps, find_candidates, nuclei_of, visible
-from scotopic.learning.targets import RAYS, known, make_targets
+from scotopic.learning.targets import GRID, RAYS, known, make_targets, probability_of_crop
 from scotopic.nuclei import matching
 
 
@@ -27,6 +27,18 @@ def test_nuclei_come_back_from_their_targets(name):
     assert matching(labels, found).at(0.7).f1 > 0.97
     assert len(scores) == found.max()
     assert found.shape == labels.shape
+
+
+def test_a_nucleus_that_a_crop_cuts_is_taught_as_one_that_the_border_of_an_image_cuts():
+    labels = np.zeros((96, 96), np.int32)
+    labels[disk((40, 40), 20)] = 1
+    labels[disk((70, 70), 8)] = 2
+    targets = make_targets(labels, labels >= 0)
+    crop = probability_of_crop(targets, labels, 48, 24, 48)
+    alone = make_targets(np.ascontiguousarray(labels[48:, 24:72]), np.ones((48, 48), bool)).probability
+    np.testing.assert_array_equal(crop, alone)
+    assert crop[0].max() == 1, "its middle is where it is widest"
+    assert targets.probability[48 // GRID, 24 // GRID :].max() < 0.7, "it was not, in the whole image"
 
 
 def test_rays_reach_the_border_of_a_disc():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from scotopic.learning.calibration import PLANES, input_planes
-from scotopic.learning.targets import GRID, RAYS
+from scotopic.learning.targets import GRID, RAYS, probability_of_crop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +96,8 @@ def make_batch(
         told = camera.model_copy(update={"offset_counts": camera.offset_counts + off})
         batch.planes[number] = input_planes(np.ascontiguousarray(turned(counts, turn)), dose, told, peak_e, gain)
         targets, there = site.targets, 0.0 if empty else 1.0
-        batch.probability[number] = there * turned(targets.probability[points], turn)
+        probability = probability_of_crop(targets, site.labels, GRID * row, GRID * column, size)
+        batch.probability[number] = there * turned(probability, turn)
         batch.rays[number] = there * turned(targets.rays[:, *points], turn)[turned_rays(turn)]
         batch.foreground[number] = there * turned(targets.foreground[pixels], turn)
         batch.weight[number] = 1.0 if empty else turned(targets.weight[pixels], turn)

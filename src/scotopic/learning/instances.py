@@ -25,7 +25,8 @@ _OWNED = 0.5
 _REACH = 3
 """A contour may lie so many grid points outside of its polygon, where the network is sure of foreground."""
 _SURELY = 0.5
-_SMALLEST_PX = 12
+SMALLEST_PX = 12
+"""What is smaller is no nucleus, nor a visible part of one."""
 _SHORTEST, _LONGEST = 0.5, 127.5
 """Rays are cut to these, in grid points."""
 _REACHED = int(_LONGEST)
@@ -76,7 +77,7 @@ def find_candidates(maps: Maps, least: float) -> Candidates:
 def visible(maps: Maps, candidates: Candidates, foreground: float) -> NDArray[np.bool_]:
     """Return which objects have foreground enough to become nuclei: in the dark some have a middle, but no body."""
     body = _on_pixels(candidates.owner, maps)[maps.foreground > foreground]
-    return np.bincount(body, minlength=candidates.scores.size + 1)[1:] >= _SMALLEST_PX
+    return np.bincount(body, minlength=candidates.scores.size + 1)[1:] >= SMALLEST_PX
 
 
 def _on_pixels(on_grid: NDArray[np.int32], maps: Maps) -> NDArray[np.int32]:
@@ -139,5 +140,5 @@ def nuclei_of(
     wide, around = (_on_pixels(each, maps) for each in (owner, expand_labels(owner, _REACH)))
     inside = np.where(maps.foreground > foreground, wide, 0)
     labels = np.where((inside == 0) & (wide == 0) & (maps.foreground > max(_SURELY, foreground)), around, inside)
-    neat, numbers = renumbered(one_piece(labels, _SMALLEST_PX))
+    neat, numbers = renumbered(one_piece(labels, SMALLEST_PX))
     return neat, candidates.scores[numbers - 1]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotopic.learning.targets import Targets, known, make_targets
+from scotopic.learning.instances import SMALLEST_PX
+from scotopic.learning.targets import GRID, Targets, known, make_targets
 from scotopic.protocol import spread_wells
 from scotopic.reference import REFERENCE, Frames, SiteKey, finished_frames, read_frame
 from scotopic.store import light_verdicts, site_name
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 VALIDATION_SHARE = 0.12
 """Of the training wells, at least one is kept to check on."""
 _PEAK_PERCENTILE = 90
+_TEACHER_BLIND = 0.25
+"""Width of the rim of an image in which the reference masks say nothing of what the border cuts, in diameters of a nucleus: there it
+leaves out small pieces. Without the rim, the border cuts nuclei that are known whole."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class TrainingSite:
 
     name: str
     images: dict[str, NDArray[np.uint16]]
-    """Light level -> counts, shape (Y, X)."""
+    """Light level -> counts, shape (Y, X); without the rim of the image, where masks are doubtful."""
     doses: dict[str, float]
     """Light level -> light relative to the reference's, as the images have it."""
     reference: str
@@ -133,7 +137,7 @@ class TrainingSite:
 
 
 def load_site(run: RunFolder, key: SiteKey, frames: Frames) -> TrainingSite:
-    """Read images and masks of a site, and make its targets."""
+    """Read images and masks of a site, cut off the rim, and make its targets."""
     reference = run.read_protocol().reference.name
     images = {level: read_frame(run.path, record) for level, record in frames.items()}
     plate = run.plate(run.read_protocol(), run.read_profile())
@@ -141,6 +145,9 @@ def load_site(run: RunFolder, key: SiteKey, frames: Frames) -> TrainingSite:
     table = run.nuclei.read(REFERENCE, *key)
     table = table[table["level"] == reference]
     doubted = table["label"][table["clump"] | table["debris"]].tolist()
+    rim = _rim(labels)
+    images = {level: image[rim:-rim, rim:-rim] for level, image in images.items()}
+    labels = _large_enough(labels[rim:-rim, rim:-rim])
     return TrainingSite(
         name=site_name(*key),
         images=images,
@@ -150,6 +157,19 @@ def load_site(run: RunFolder, key: SiteKey, frames: Frames) -> TrainingSite:
         targets=make_targets(labels.astype(np.int32), known(images[reference], labels, doubted)),
         nuclei=len(table),
     )
+
+
+def _rim(labels: NDArray[np.uint32]) -> int:
+    """Return the width of the rim, a whole number of grid points."""
+    areas = np.unique(labels[labels > 0], return_counts=True)[1]
+    diameter = np.sqrt(4 / np.pi * np.median(areas)) if areas.size else 1
+    return GRID * int(np.ceil(_TEACHER_BLIND * diameter / GRID))
+
+
+def _large_enough(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return labels without those pieces that nobody could call a nucleus."""
+    area = np.bincount(labels.ravel())
+    return np.where(area[labels] >= SMALLEST_PX, labels, 0).astype(np.uint32)
 
 
 def peak_electrons(run: RunFolder, sites: Sequence[TrainingSite]) -> float:

@@ -54,6 +54,30 @@ def make_targets(labels: NDArray[Any], weight: NDArray[np.bool_]) -> Targets:
     return Targets(_centrality(cut)[::GRID, ::GRID], _rays(cut), cut > 0, weight[:height, :width])
 
 
+def probability_of_crop(targets: Targets, labels: NDArray[Any], top: int, left: int, size: int) -> NDArray[np.float32]:
+    """Return the object probability of a crop: a nucleus that the crop cuts is one that the border of an image cuts.
+
+    Without this a network learns from crops that what is left of a cut nucleus is none, and misses it in images.
+
+    Parameters
+    ----------
+    targets : Targets
+        Of the whole image.
+    labels : NDArray, shape (Y, X), integer
+        Masks that they were made from.
+    top, left, size : int
+        First row and column, and side of the crop; multiples of `GRID`.
+    """
+    row, column, side = top // GRID, left // GRID, size // GRID
+    result = targets.probability[row : row + side, column : column + side].copy()
+    crop = labels[top : top + size, left : left + size]
+    cut = np.unique(np.concatenate([crop[0], crop[-1], crop[:, 0], crop[:, -1]]))
+    pieces = np.where(np.isin(crop, cut), crop, 0).astype(np.int32)
+    there = pieces[::GRID, ::GRID] > 0
+    result[there] = _centrality(pieces)[::GRID, ::GRID][there]
+    return result
+
+
 def _centrality(labels: NDArray[Any]) -> NDArray[np.float32]:
     """Return the distance to the border over its maximum in each nucleus, at full resolution."""
     result = np.zeros(labels.shape, np.float32)
