@@ -185,7 +185,15 @@ def snap(
 
 
 @app.command()
-def acquire(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specimen: Specimen = None) -> None:
+def acquire(
+    protocol: ProtocolFile,
+    microscope: ProfileFile,
+    out: RunOption,
+    specimen: Specimen = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model file, for a protocol with `live`; the run's latest without it.")
+    ] = None,
+) -> None:
     """Acquire a plate into a run folder, or go on where it stopped: the same command continues.
 
     The first Ctrl-C finishes the site, the second stops before the next exposure; the light is off either way.
@@ -195,7 +203,9 @@ def acquire(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, spe
 
     with _told_in_one_line():
         with progress_display() as show:
-            result = workflow.acquire(protocol, microscope, out, typer.echo, specimen=specimen, on_progress=show)
+            result = workflow.acquire(
+                protocol, microscope, out, typer.echo, specimen=specimen, model=model, on_progress=show
+            )
     raise typer.Exit(workflow.exit_code(result.end_reason))
 
 

@@ -58,6 +58,12 @@ def _picture(progress: Progress, bar: RenderableType) -> RenderableType:
     lines: list[RenderableType] = [plate_map(progress), bar, Text(figures)]
     if progress.frames_skipped:
         lines.append(Text(f"{progress.frames_skipped} frames skipped", style="red"))
+    if progress.frames_left_out:
+        lines.append(
+            Text(
+                f"{progress.frames_left_out} frames left out, {rounded(progress.saved_dose_ms / 1000)} s of light saved"
+            )
+        )
     if progress.frames_flagged:
         lines.append(Text(f"{progress.frames_flagged} frames flagged", style="yellow"))
     if progress.frames_saturated:

@@ -123,6 +123,13 @@ def origin_um(record: FrameRecord, camera: Camera) -> tuple[float, float]:
     return record.xy_um[0] - half[0], record.xy_um[1] - half[1]
 
 
+def placed(table: pd.DataFrame, record: FrameRecord, relative_dose: float) -> pd.DataFrame:
+    """Return a table of nuclei with the place and the light of their frame as first columns, as all tables of a run have."""
+    place: dict[str, Any] = {name: getattr(record, name) for name in ("well", "site", "t", "z", "level")}
+    place["relative_dose"] = relative_dose
+    return table.assign(**place)[[*place, *table.columns]]
+
+
 def read_frame(run_path: Path, record: FrameRecord) -> NDArray[np.uint16]:
     """Return the image of a line of the ledger, shape (Y, X), in counts. For any process."""
     return _opened(run_path)[2].read(record.well, record.site, record.level, record.t, record.z)
@@ -168,8 +175,6 @@ def _of_site(tables: dict[str, pd.DataFrame], frames: Frames, bright: FrameRecor
     parts = []
     for level, table in tables.items():
         of_bright = tables[bright.level]
-        place: dict[str, Any] = {"well": bright.well, "site": bright.site, "t": bright.t, "z": bright.z, "level": level}
-        place["relative_dose"] = frames[level].signal_dose_ms / bright.signal_dose_ms
-        part = table.assign(**{flag: of_bright[flag] for flag in _FLAGS}, **place)
-        parts.append(part[[*place, *table.columns]])
+        dose = frames[level].signal_dose_ms / bright.signal_dose_ms
+        parts.append(placed(table.assign(**{flag: of_bright[flag] for flag in _FLAGS}), frames[level], dose))
     return pd.concat(parts, ignore_index=True)

@@ -30,6 +30,11 @@ def chosen_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def use_threads(count: int) -> None:
+    """Compute with so many threads, where the processor computes."""
+    torch.set_num_threads(count)
+
+
 def finish(device: torch.device) -> None:
     """Wait until a device has done all it was given: a GPU is asked and not waited for."""
     if device.type == "cuda":

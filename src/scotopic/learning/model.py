@@ -26,6 +26,8 @@ FORMAT = 2
 PIXEL_SIZE_TOLERANCE = 0.1
 """Images whose pixels differ by less are looked at as they are."""
 
+_NOISIER = 1.5
+
 
 class CutOff(FrozenModel):
     """From which probabilities on a nucleus is a nucleus, at one light level."""
@@ -96,7 +98,9 @@ class ModelCard(FrozenModel):
         values = {name: float(np.interp(math.log(dose), at, [getattr(c, name) for c in by_dose])) for name in names}
         return CutOff(dose=dose, **values)
 
-    def misfit(self, pixel_size_um: float, channel: str | None, *, rescale: bool = False) -> str:
+    def misfit(
+        self, pixel_size_um: float, channel: str | None, *, rescale: bool = False, camera: CameraNoise | None = None
+    ) -> str:
         """Return why images do not fit the model, in words; empty if they do.
 
         Parameters
@@ -107,6 +111,8 @@ class ModelCard(FrozenModel):
             Their channel, where it is known.
         rescale : bool
             Images of other pixels are rescaled, and fit.
+        camera : CameraNoise, optional
+            Their camera. Offset and gain are calibrated away; more read noise than the network has learned with is not.
         """
         if not rescale and abs(pixel_size_um / self.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
             return (
@@ -115,6 +121,11 @@ class ModelCard(FrozenModel):
             )
         if channel is not None and channel != self.channel:
             return f"was trained on the channel {self.channel!r}, these images are of {channel!r}"
+        if camera is not None and camera.read_noise_e > _NOISIER * self.camera.read_noise_e:
+            return (
+                f"was trained with {self.camera.read_noise_e:g} e- of read noise, this camera has {camera.read_noise_e:g} e- "
+                f"(allowed: up to {_NOISIER:g} times as much)"
+            )
         return ""
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pymmcore_plus import CMMCorePlus
 
+    from scotopic.microscope.director import Director
     from scotopic.protocol import ImagingProtocol, MicroscopeProfile
     from scotopic.store import PlateStore, SiteRecord
 
@@ -76,6 +77,10 @@ class Progress:
     """Why the run is paused, if it is."""
     waiting: str = ""
     """Which time point is waited for, and until when, if one is."""
+    frames_left_out: int = 0
+    """Frames that a rule, or the plan, did not want."""
+    saved_dose_ms: float = 0
+    """Light that was planned, but not given because of a rule, milliseconds at full power."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ def acquire(
     run: RunFolder,
     *,
     core: CMMCorePlus | None = None,
+    director: Director | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> AcquireResult:
     """Acquire a protocol into a run folder, or go on where an earlier acquisition into it stopped.
@@ -107,6 +113,8 @@ def acquire(
         Locked by the caller, with the protocol's and profile's copies in it (`RunFolder.begin`).
     core : CMMCorePlus, optional
         A core that is open already; without it the hardware is loaded, and unloaded at the end.
+    director : Director, optional
+        Decides which images are taken; as the protocol plans without one.
     on_progress : callable
         Called after each site.
 
@@ -130,7 +138,7 @@ def acquire(
     records = run.ledger.read()
     refuse_a_ledger_that_forgets(run, plate, records, protocol.frames_per_site)
     check_last_sites(run, plate, records, protocol.frames_per_site)
-    job = _Acquisition(protocol, profile, run, plate, records, on_progress)
+    job = _Acquisition(protocol, profile, run, plate, records, on_progress, director)
     job.write_status("running")
     try:
         with (
@@ -182,7 +190,9 @@ class _Acquisition:
         plate: PlateStore,
         records: list[FrameRecord],
         on_progress: Callable[[Progress], None],
+        director: Director | None,
     ) -> None:
+        self._director = director
         self.protocol, self.profile = protocol, profile
         self._run, self._plate = run, plate
         self._on_progress = on_progress
@@ -202,7 +212,9 @@ class _Acquisition:
         for record in current:
             self._wells[record.well].frames_skipped += record.state == "skipped"
         self._written = sum(r.state == "written" for r in current)
-        self._skipped = len(current) - self._written
+        self._skipped = sum(r.state == "skipped" for r in current)
+        self._left_out, self._saved_ms = 0, 0.0
+        self._count_left_out(current)
         self._flagged = self._saturated = 0
         self._saturated_levels: set[str] = set()
         self._count_odd(current)
@@ -253,6 +265,7 @@ class _Acquisition:
             attempts=self._attempts,
             sample_dose_ms=self._dose_ms,
             begun_at=self._begun_at,
+            director=self._director,
             before_site=self._wait_while_paused,
             on_silence=self._camera_is_silent,
             on_wait=self._wait_for_time_point,
@@ -434,9 +447,24 @@ class _Acquisition:
         self._count_odd(site.records)
         self._written += sum(r.state == "written" for r in site.records)
         self._skipped += sum(r.state == "skipped" for r in site.records)
+        self._count_left_out(site.records)
         if self._state == "running":
             self._message = ""  # a camera that was silent has answered
         self._tell()
+
+    def _count_left_out(self, records: Iterable[FrameRecord]) -> None:
+        """Count frames that were left out, and the light that rules have saved by it."""
+        source = self.profile.light_source(self.protocol.channel)
+        levels = {level.name: level for level in self.protocol.light_levels}
+        for record in records:
+            if record.state != "left_out":
+                continue
+            self._left_out += 1
+            level, per_site = levels[record.level], self.protocol.frames_per_site
+            place = record.index // per_site % self.protocol.n_sites
+            if self.protocol.is_planned(level, place, record.t):
+                lit_ms = level.exposure_ms + self.profile.gating.overhead_ms
+                self._saved_ms += lit_ms * source.relative_power(level.led_percent)
 
     def _count_odd(self, records: Iterable[FrameRecord]) -> None:
         """Count frames that are flagged or saturated, and say the latter while it can still be mended: once a level."""
@@ -486,7 +514,7 @@ class _Acquisition:
         """Return how far it is."""
         done = len(self._finished)
         camera = self.profile.camera
-        frames_left = self.protocol.n_frames - self._written - self._skipped
+        frames_left = self.protocol.n_frames - self._written - self._skipped - self._left_out
         return Progress(
             sites_done=done,
             sites_planned=self._planned,
@@ -501,6 +529,8 @@ class _Acquisition:
             frames_saturated=self._saturated,
             paused=self._message if self._state == "paused" else "",
             waiting=self._waiting,
+            frames_left_out=self._left_out,
+            saved_dose_ms=self._saved_ms,
         )
 
     def write_status(self, state: str | None = None, message: str = "") -> None:
@@ -520,6 +550,7 @@ class _Acquisition:
                     "planned": self.protocol.n_frames,
                     "written": self._written,
                     "skipped": self._skipped,
+                    "left_out": self._left_out,
                     "flagged": self._flagged,
                     "saturated": self._saturated,
                 },

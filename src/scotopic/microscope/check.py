@@ -340,12 +340,13 @@ def _check_light(subject: Subject) -> None:
     reference = protocol.reference
     full_sample = (reference.exposure_ms + overhead) * source.relative_power(reference.led_percent)
     full_signal = reference.exposure_ms * source.relative_power(reference.led_percent)
-    site_signal = site_sample = 0.0
+    site_signal = site_sample = planned_ms = 0.0
     for level in protocol.levels_in_exposure_order:
         setting = source.setting(level.led_percent)
         power = source.relative_power(level.led_percent)
         signal, sample = level.exposure_ms * power, (level.exposure_ms + overhead) * power
         site_signal, site_sample = site_signal + signal, site_sample + sample
+        planned_ms += protocol.times_taken(level) * sample
         report.levels.append(
             (
                 level.name,
@@ -369,18 +370,18 @@ def _check_light(subject: Subject) -> None:
                 f"at {level.name} the sample is lit for {level.exposure_ms + overhead:g} ms, the image sees {level.exposure_ms:g} ms",
             )
     planes = protocol.planes
-    visits = planes * protocol.time_points
+    planned_s = planned_ms / 1000
+    at_most = ", if every level is taken" if any(level.taken != "always" for level in protocol.light_levels) else ""
     report.facts += [
         (
             "light per site",
-            f"{site_signal * planes:g} ms at full power seen by the camera, {site_sample * planes:g} ms on the sample",
+            f"{site_signal * planes:g} ms at full power seen by the camera, {site_sample * planes:g} ms on the sample{at_most}",
         ),
         (
             "light in total",
-            f"{site_sample * visits * protocol.n_sites / 1000:,.0f} s at full power on the plate",
+            f"{planned_s:,.0f} s at full power on the plate{', if no rule asks for more or less' if protocol.live else ''}",
         ),
     ]
-    planned_s = site_sample * visits * protocol.n_sites / 1000
     if protocol.light_budget_s is not None and planned_s > protocol.light_budget_s:
         subject.blame_protocol(
             "light_budget_s", f"= {protocol.light_budget_s:g}: {rounded(planned_s)} s at full power are planned"
@@ -480,6 +481,8 @@ def _extras(protocol: ImagingProtocol) -> list[tuple[str, str]]:
     if protocol.time_lapse:
         lapse = protocol.time_lapse
         facts.append(("time-lapse", f"{lapse.count} time points, one every {lapse.interval_s:g} s"))
+    if protocol.live:
+        facts.append(("live", _live_told(protocol)))
     if protocol.labels:
         labelled = [well for well in protocol.well_names if protocol.well_labels(well)]
         names = sorted({name for well in labelled for name in protocol.well_labels(well)})
@@ -489,19 +492,26 @@ def _extras(protocol: ImagingProtocol) -> list[tuple[str, str]]:
     return facts
 
 
+def _live_told(protocol: ImagingProtocol) -> str:
+    live = protocol.live
+    if live is None:
+        return ""
+    sentinels = live.sentinels
+    watch = f"; every {sentinels.every}. site is a sentinel, drift: {sentinels.then}" if sentinels else ""
+    return f"{', '.join(protocol.live_levels)} segmented as they are taken{'; rules decide' if live.rules.any else ''}{watch}"
+
+
 def _estimate_time(subject: Subject, sequence: useq.MDASequence) -> None:
     protocol, profile = subject.protocol, subject.profile
     places = [(p.x or 0.0, p.y or 0.0) for p in sequence.stage_positions]
     travel_um = sum(math.dist(a, b) for a, b in pairwise(places))
     settle_ms = profile.light_sources[protocol.channel].settle_ms if protocol.channel in profile.light_sources else 0
-    planes = protocol.planes
-    site_s = (
-        sum(
-            (level.exposure_ms + profile.gating.overhead_ms + profile.camera.readout_ms + settle_ms) / 1000
-            for level in protocol.light_levels
-        )
-        * planes
-    )
+    site_s = sum(
+        (level.exposure_ms + profile.gating.overhead_ms + profile.camera.readout_ms + settle_ms)
+        / 1000
+        * protocol.times_taken(level)
+        for level in protocol.light_levels
+    ) / (protocol.n_sites * protocol.time_points)
     site_s += profile.stage.settle_ms / 1000
     if isinstance(protocol.focus, HardwareFocus):
         site_s += profile.stage.autofocus_s

@@ -13,6 +13,7 @@ from pymmcore_plus.mda import MDAEngine, SkipEvent
 from pymmcore_plus.mda._engine import ImagePayload
 
 from scotopic.microscope.core import LightOnError, lights_on, switch_light_off
+from scotopic.microscope.director import AsPlanned, Place, SiteKey
 from scotopic.microscope.exposure import (
     ExposureFailedError,
     NotAsAskedError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pymmcore_plus.metadata import SummaryMetaV1
     from useq import MDAEvent, MDASequence
 
+    from scotopic.microscope.director import Director
     from scotopic.protocol import ImagingProtocol, LightLevel, MicroscopeProfile
     from scotopic.store import Recorder
 
@@ -42,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 _PAUSE_S = 1.0
 """What takes longer between two sites was a pause."""
-SiteKey = tuple[str, int, int]
-"""Well, site and time point."""
 
 
 class StoppedError(Exception):
@@ -66,8 +66,7 @@ class BudgetUsedUpError(StoppedError):
 class SiteVisit:
     """What has become of the site that is being imaged."""
 
-    key: SiteKey
-    attempt: int
+    place: Place
     xy_um: tuple[float, float]
     z_um: float | None
     reached: bool = False
@@ -83,7 +82,19 @@ class SiteVisit:
     focused_at_um: float | None = None
     """Where the Z drive stood when the site was reached and focused; nothing where nobody knows where it should be."""
     moved: str = ""
-    """Set once something has moved the site under the objective: it is taken anew from its first level."""
+    """Set once the site is to be taken anew from its first level: something has moved it under the objective, or a rule asks."""
+    left_out: str = ""
+    """Set where nothing of the site is wanted."""
+
+    @property
+    def key(self) -> SiteKey:
+        """Well, site and time point."""
+        return self.place.key
+
+    @property
+    def attempt(self) -> int:
+        """Which visit of the site this is."""
+        return self.place.attempt
 
 
 class AcquisitionEngine(MDAEngine):
@@ -105,6 +116,7 @@ class AcquisitionEngine(MDAEngine):
         attempts: dict[SiteKey, int],
         sample_dose_ms: float = 0,
         begun_at: dict[int, float] | None = None,
+        director: Director | None = None,
         before_site: Callable[[], None] = lambda: None,
         on_silence: Callable[[str], None] = lambda _: None,
         on_wait: Callable[[int, float], None] = lambda *_: None,
@@ -123,6 +135,8 @@ class AcquisitionEngine(MDAEngine):
             Light that the sample has got so far.
         begun_at : dict of t to float, optional
             When an earlier acquisition into this run has begun its time points, in seconds since the epoch.
+        director : Director, optional
+            Decides which images are taken; as the protocol plans without one.
         before_site : callable
             Called before the stage moves to a site. It may wait, for as long as the run is to pause, or raise.
         on_silence : callable
@@ -140,6 +154,8 @@ class AcquisitionEngine(MDAEngine):
         self._attempts = attempts
         self._sample_dose_ms = sample_dose_ms
         self._begun_at = dict(begun_at or {})
+        self._director = director or AsPlanned(protocol)
+        self._decision = ""
         self._before_site = before_site
         self._fresh_point: int | None = None
         self._on_silence = on_silence
@@ -234,12 +250,17 @@ class AcquisitionEngine(MDAEngine):
             self._visit = self._new_visit(event)
         self._stop_if_asked()
         visit = self._visit
+        if visit.left_out:
+            if event.action is None or event.action.type != "hardware_autofocus":
+                self._leave_out(visit, event, visit.left_out)
+            raise SkipEvent(reason=visit.left_out)
         self._reach(visit)
         if event.action is not None and event.action.type == "hardware_autofocus":
             return
         if visit.moved:
             raise SkipEvent(reason=visit.moved)
         if not visit.skip_reason:
+            self._decide(visit, event)
             try:
                 self._verify_or_flag(visit, event)
                 return
@@ -254,6 +275,26 @@ class AcquisitionEngine(MDAEngine):
                 raise SkipEvent(reason=str(error)) from error
         self._skip(visit, event, visit.skip_reason)
         raise SkipEvent(reason=visit.skip_reason)
+
+    def _decide(self, visit: SiteVisit, event: MDAEvent) -> None:
+        """Ask whether an image is to be taken at all.
+
+        Raises
+        ------
+        SkipEvent
+            If it is not.
+        """
+        decision = self._director.level(visit.place, self._level(event))
+        self._stop_if_asked()  # it may have waited
+        if decision.anew:
+            visit.moved = decision.reason
+            logger.warning("%s_%s is taken anew: %s", *visit.key[:2], decision.reason)
+        elif not decision.taken:
+            self._leave_out(visit, event, decision.reason)
+        else:
+            self._decision = decision.reason
+            return
+        raise SkipEvent(reason=decision.reason)
 
     def exec_event(self, event: MDAEvent) -> Iterator[PImagePayload]:
         """Autofocus; or expose, store and note one frame."""
@@ -299,6 +340,7 @@ class AcquisitionEngine(MDAEngine):
             **self._asked(visit, event),
             state="written",
             reason=visit.flag,
+            decision=self._decision,
             exposure_read_ms=exposure_read,
             led_read_percent=round(led_read, 4),
             xy_read_um=(round(self._position[0], 2), round(self._position[1], 2)),
@@ -312,6 +354,7 @@ class AcquisitionEngine(MDAEngine):
         if self._is_done(visit) and not visit.failed:
             self._sites_failed_in_a_row = 0
         self._recorder.frame(record, image, last=self._is_done(visit))
+        self._director.frame(visit.place, record, image)
         if still_on is not None:
             raise still_on
         try:
@@ -359,9 +402,10 @@ class AcquisitionEngine(MDAEngine):
         visit.frames_done += 1
         self._sample_dose_ms += record.sample_dose_ms
 
-    def _stay_within_the_budget(self) -> None:
-        planes = self._protocol.planes
-        site_ms = planes * sum(self._planned_dose_ms(level) for level in self._protocol.light_levels)
+    def _stay_within_the_budget(self, place: Place) -> None:
+        protocol = self._protocol
+        planned = [level for level in protocol.light_levels if protocol.is_planned(level, place.number, place.t)]
+        site_ms = protocol.planes * sum(self._planned_dose_ms(level) for level in planned)
         self._keep_to_the_budget(site_ms, "site")
 
     def _keep_to_the_budget(self, next_ms: float, what: str) -> None:
@@ -392,10 +436,13 @@ class AcquisitionEngine(MDAEngine):
         self._fresh_point = None
         if self.finish_after_site:
             raise StoppedError("finished after the site, as asked; the same command goes on from here")
-        self._stay_within_the_budget()
         key = self._key(event)
+        place = Place(key, self._attempts.get(key, 0) + 1, event.index.get("p", 0))
         xy_um = (event.x_pos or 0.0, event.y_pos or 0.0)
-        visit = SiteVisit(key, self._attempts.get(key, 0) + 1, xy_um, event.z_pos)
+        visit = SiteVisit(place, xy_um, event.z_pos, left_out=self._director.site(place))
+        if visit.left_out:
+            return visit
+        self._stay_within_the_budget(place)
         self._recorder.open_visit(self._planned(visit), xy_um, event.z_pos)  # while the stage moves
         return visit
 
@@ -598,6 +645,14 @@ class AcquisitionEngine(MDAEngine):
         self._recorder.exposing(self._exposing(visit, event).model_copy(update={"unnoted_ms": round(lit_ms, 6)}))
         self._on_silence(told)
 
+    def _leave_out(self, visit: SiteVisit, event: MDAEvent, reason: str) -> None:
+        """Note a frame that is not wanted."""
+        record = FrameRecord(**self._asked(visit, event), state="left_out", reason=reason)
+        self._count(visit, record)
+        if self._is_done(visit) and visit.reached and not visit.failed:
+            self._sites_failed_in_a_row = 0
+        self._recorder.not_taken(record, last=self._is_done(visit))
+
     def _skip(
         self,
         visit: SiteVisit,
@@ -611,7 +666,7 @@ class AcquisitionEngine(MDAEngine):
         logger.warning("%s of %s_%s skipped: %s", event.channel and event.channel.config, *visit.key[:2], reason)
         record = FrameRecord(**self._asked(visit, event), state="skipped", reason=reason, sample_dose_ms=sample_dose_ms)
         self._count(visit, record)
-        self._recorder.skipped(record, last=self._is_done(visit))
+        self._recorder.not_taken(record, last=self._is_done(visit))
         if still_on is not None:
             raise still_on
         if visit.failed:

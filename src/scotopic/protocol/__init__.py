@@ -4,6 +4,7 @@ from scotopic.protocol.files import Problem, ProblemsError, read_model
 from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus
 from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
 from scotopic.protocol.levels import LightLevel
+from scotopic.protocol.live import LiveSettings, Rules, Sentinels
 from scotopic.protocol.names import did_you_mean, rounded
 from scotopic.protocol.nuclei import NucleiSettings, QualityGate, SegmentationSettings
 from scotopic.protocol.plate import Plate, expand_wells, spread_wells
@@ -38,6 +39,7 @@ __all__ = [
     "LightGating",
     "LightLevel",
     "LightSource",
+    "LiveSettings",
     "MicroscopeProfile",
     "NucleiSettings",
     "PlaneFocus",
@@ -47,7 +49,9 @@ __all__ = [
     "ProblemsError",
     "QualityGate",
     "RandomSites",
+    "Rules",
     "SegmentationSettings",
+    "Sentinels",
     "SimulatorSettings",
     "Site",
     "SiteGrid",

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from scotopic.photons import FrozenModel
 from scotopic.protocol.focus import FixedFocus, Focus, HardwareFocus, PlaneFocus
 from scotopic.protocol.levels import LightLevel
+from scotopic.protocol.live import LiveSettings
 from scotopic.protocol.nuclei import NucleiSettings
 from scotopic.protocol.plate import Plate, expand_wells, spread_wells
 from scotopic.protocol.profile import LIGHT_LEVEL_GROUP, MicroscopeProfile
@@ -110,6 +111,8 @@ class ImagingProtocol(FrozenModel):
     """How long the network learns."""
     validation: ValidationSettings = ValidationSettings()
     """Which errors a light level may have to be recommended."""
+    live: Annotated[LiveSettings | None, Field(validate_default=True)] = None
+    """Segmentation of dark images as they are taken, and what is decided by it."""
 
     @classmethod
     def white_paper(cls, channel: str, wells: str) -> ImagingProtocol:
@@ -210,6 +213,39 @@ class ImagingProtocol(FrozenModel):
             raise ValueError("a z_stack needs a known height: strategy plane, or strategy fixed with z_um")
         return value
 
+    @field_validator("live")
+    @classmethod
+    def _live_fits_the_levels(cls, value: LiveSettings | None, info: ValidationInfo) -> LiveSettings | None:
+        levels: tuple[LightLevel, ...] = info.data.get("light_levels") or ()
+        if not levels:
+            return value
+        taken = {level.taken for level in levels}
+        if "always" not in taken:
+            raise ValueError("at least one of light_levels must have taken: always")
+        if value is None:
+            if conditional := sorted(taken - {"always"}):
+                raise ValueError(f"is needed where a light level has taken: {' or '.join(conditional)}")
+            return value
+        if info.data.get("z_stack"):
+            raise ValueError("does not go with a z_stack")
+        reduced = [level.name for level in levels if level.role == "reduced"]
+        if unknown := [name for name in value.levels if name not in reduced]:
+            raise ValueError(f"levels: {', '.join(unknown)} not allowed; allowed: {', '.join(reduced) or 'none'}")
+        if "at_sentinels" in taken and value.sentinels is None:
+            raise ValueError("sentinels must be named where a light level has taken: at_sentinels")
+        if any(level.taken == "when_unsure" and level.role == "reference" for level in levels):
+            raise ValueError("the reference level cannot have taken: when_unsure; allowed: always, at_sentinels")
+        if (value.rules.any or value.sentinels) and info.data.get("exposure_order") != "dimmest_first":
+            raise ValueError("rules and sentinels need exposure_order: dimmest_first")
+        asks = value.rules.least_confidence is not None or (value.sentinels and value.sentinels.then == "brighter")
+        if "when_unsure" in taken and not asks:
+            raise ValueError(
+                "no rule asks for levels with taken: when_unsure; name least_confidence, or then: brighter"
+            )
+        if asks and "when_unsure" not in taken:
+            raise ValueError("a rule asks for brighter images, but no light level has taken: when_unsure")
+        return value
+
     @cached_property
     def well_names(self) -> tuple[str, ...]:
         """Wells to image, in plate order."""
@@ -269,6 +305,39 @@ class ImagingProtocol(FrozenModel):
     def frames_per_site(self) -> int:
         """Number of images of a site at one time point."""
         return len(self.light_levels) * self.planes
+
+    def is_sentinel(self, place: int, t: int) -> bool:
+        """Return whether the site with this number in the order of travel is a sentinel at a time point."""
+        sentinels = self.live.sentinels if self.live else None
+        return sentinels is not None and (place + t) % sentinels.every == 0
+
+    @cached_property
+    def live_levels(self) -> tuple[str, ...]:
+        """Light levels whose images are segmented as they are taken, the dimmest first."""
+        if self.live is None:
+            return ()
+        by_dose = sorted(self.light_levels, key=lambda level: level.nominal_dose)
+        return tuple(
+            level.name
+            for level in by_dose
+            if level.role == "reduced" and (not self.live.levels or level.name in self.live.levels)
+        )
+
+    @cached_property
+    def _n_sentinels(self) -> int:
+        every = self.live.sentinels.every if self.live and self.live.sentinels else 0
+        return sum((t + self.n_sites - 1) // every - (t - 1) // every for t in range(self.time_points)) if every else 0
+
+    def is_planned(self, level: LightLevel, place: int, t: int) -> bool:
+        """Return whether a site's image of a level is taken if no rule asks for anything else."""
+        return level.taken == "always" or (level.taken == "at_sentinels" and self.is_sentinel(place, t))
+
+    def times_taken(self, level: LightLevel) -> int:
+        """Return how many images of a light level are planned in the whole run, if no rule asks for another."""
+        if level.taken == "when_unsure":
+            return 0
+        sites = self.n_sites * self.time_points if level.taken == "always" else self._n_sentinels
+        return sites * self.planes
 
     @property
     def planes(self) -> int:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from scotopic.photons import FrozenModel
 
 Role = Literal["reference", "reduced"]
+Taken = Literal["always", "when_unsure", "at_sentinels"]
 
 
 class LightLevel(FrozenModel):
@@ -20,6 +21,9 @@ class LightLevel(FrozenModel):
     """LED power in percent of its full power."""
     role: Role = "reduced"
     """`reference` for the full-light image that the masks come from, `reduced` for all others."""
+
+    taken: Taken = "always"
+    """`always`; `when_unsure`: only where a rule of `live` asks for it; `at_sentinels`: only at the sentinels of `live`."""
 
     @field_validator("name")
     @classmethod

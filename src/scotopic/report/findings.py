@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 
 from scotopic.nuclei import measure, reference_segmentation
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.reference import REFERENCE, SiteKey, finished_frames, origin_um, read_frame
+from scotopic.reference import REFERENCE, SiteKey, finished_frames, origin_um, placed, read_frame
 from scotopic.simulator import Field, make_specimen
 
 if TYPE_CHECKING:
@@ -79,15 +79,7 @@ def _measured(
     """Return the table of nuclei of a frame, with the columns that the reference's tables have."""
     origin = origin_um(record, camera)
     table = measure(labels, image, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
-    place: dict[str, Any] = {
-        "well": record.well,
-        "site": record.site,
-        "t": record.t,
-        "z": record.z,
-        "level": record.level,
-    }
-    place["relative_dose"] = relative_dose
-    return table.assign(**place)[[*place, *table.columns]]
+    return placed(table, record, relative_dose)
 
 
 @dataclass

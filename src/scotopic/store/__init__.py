@@ -2,6 +2,7 @@
 
 from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, VisitRecord, checksum, finished_sites, settled
 from scotopic.store.light import LightCheck, light_verdicts
+from scotopic.store.live import LIVE, LiveRecord, live_labels
 from scotopic.store.locks import LockedError, OwnedLock
 from scotopic.store.masks import NucleusTables, ReferenceRecord, site_name
 from scotopic.store.plate import PlateLayout, PlateStore
@@ -10,10 +11,12 @@ from scotopic.store.run_folder import RunFolder, differing_keys
 from scotopic.store.verify import verify, wrong_light
 
 __all__ = [
+    "LIVE",
     "FrameRecord",
     "JsonLines",
     "Ledger",
     "LightCheck",
+    "LiveRecord",
     "LockedError",
     "NucleusTables",
     "OwnedLock",
@@ -28,6 +31,7 @@ __all__ = [
     "differing_keys",
     "finished_sites",
     "light_verdicts",
+    "live_labels",
     "settled",
     "site_name",
     "verify",

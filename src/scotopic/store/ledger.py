@@ -40,10 +40,13 @@ class FrameRecord(FrozenModel):
     """Which visit of the site this was; only the last one counts."""
     time: str
     """When the exposure ended (or was skipped), ISO 8601 in UTC."""
-    state: Literal["written", "skipped", "given_up"]
-    """Whether the pixels are in the plate. `given_up` is of a whole visit: it no longer counts, the site is taken anew."""
+    state: Literal["written", "skipped", "left_out", "given_up"]
+    """Whether the pixels are in the plate. `skipped`: it could not be taken. `left_out`: a rule, or the plan, did not want it
+    taken, and it got no light. `given_up` is of a whole visit: it no longer counts, the site is taken anew."""
     reason: str = ""
-    """Why it was skipped; or what was odd about a frame that was written (flagged)."""
+    """Why it was skipped or left out; or what was odd about a frame that was written (flagged)."""
+    decision: str = ""
+    """Why it was taken, where a rule asked for it."""
     exposure_ms: float
     """Exposure asked for."""
     exposure_read_ms: float | None = None

@@ -18,6 +18,7 @@ from zarr.codecs import BloscCodec
 from scotopic.photons import block_sums
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.files import replace_text, sync
+from scotopic.store.live import live_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -58,6 +59,8 @@ class PlateLayout:
     z_step_um: float
     interval_s: float
     """Time between two time points; 1 where nothing is known of it."""
+    live_labels: tuple[str, ...] = ()
+    """Groups of masks that are declared with each field: they are written while the run goes on."""
 
     @classmethod
     def of(cls, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateLayout:
@@ -91,6 +94,11 @@ class PlateLayout:
             pixel_size_um=camera.pixel_size_um,
             z_step_um=protocol.z_stack.step_um if protocol.z_stack else 1.0,
             interval_s=(protocol.time_lapse.interval_s if protocol.time_lapse else 0.0) or 1.0,
+            live_labels=tuple(
+                live_labels(order)
+                for order, level in enumerate(protocol.light_levels)
+                if level.name in protocol.live_levels
+            ),
         )
 
     @property
@@ -140,6 +148,11 @@ class PlateStore:
             target = folder / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_translated(text, corner), encoding="utf-8", newline="\n")
+        for name in self.layout.live_labels:
+            self._make_labels(folder / "labels" / name)
+        if self.layout.live_labels:
+            labels = v05.LabelsGroup(labels=list(self.layout.live_labels))
+            (folder / "labels" / "zarr.json").write_text(_group(labels), encoding="utf-8", newline="\n")
         self._made.add(folder)
         self._open_arrays(folder)  # as long as there is time
         return folder

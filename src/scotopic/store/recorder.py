@@ -117,8 +117,8 @@ class Recorder:
         self._pixels = self._first.submit(self._plate.write, *place, image)
         self._unfinished.append(self._then.submit(self._do, self._finish_frame, self._pixels, record, image, last))
 
-    def skipped(self, record: FrameRecord, *, last: bool) -> None:
-        """Note a frame that was not taken."""
+    def not_taken(self, record: FrameRecord, *, last: bool) -> None:
+        """Note a frame that was skipped or left out."""
         self._unfinished.append(self._then.submit(self._do, self._note, record, last))
 
     def wait_for_pixels(self) -> None:
@@ -177,7 +177,7 @@ class Recorder:
     def _note(self, record: FrameRecord, last: bool) -> None:
         site = self._site
         site.records.append(record)
-        if record.state == "skipped" and record.attempt > 1:
+        if record.state != "written" and record.attempt > 1:
             self._plate.clear(record.well, record.site, record.level, record.t, record.z)
         if last:
             written = [(r.level, r.t, r.z) for r in site.records if r.state == "written"]

@@ -17,6 +17,7 @@ from scotopic.protocol import ImageSpecimenSettings, ImagingProtocol, Microscope
 from scotopic.store.files import replace_text, sync
 from scotopic.store.ledger import JsonLines, Ledger, VisitRecord, finished_sites, settled
 from scotopic.store.light import LightCheck
+from scotopic.store.live import LiveRecord
 from scotopic.store.locks import LockedError, OwnedLock
 from scotopic.store.masks import NucleusTables, ReferenceRecord
 from scotopic.store.plate import PlateLayout, PlateStore
@@ -46,6 +47,7 @@ class RunFolder:
         self.visits = JsonLines(path / "visits.jsonl", VisitRecord)
         self.light_checks = JsonLines(path / "light.jsonl", LightCheck)
         self.reference_lines = JsonLines(path / "nuclei" / "reference" / "sites.jsonl", ReferenceRecord)
+        self.live = JsonLines(path / "live.jsonl", LiveRecord)
         self.nuclei = NucleusTables(path / "nuclei")
         self._job_path = path / "job.json"
         self._request_path = path / "request.txt"

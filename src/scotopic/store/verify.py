@@ -77,10 +77,11 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
         if progress is not None:
             progress(number + 1, len(written))
     for r in current.values():
-        if r.state == "skipped" and not r.reason:
-            problems.append(Problem(f"{r.level} of {r.well}_{r.site} was skipped without a reason"))
-        if r.state == "skipped" and plate.has_pixels(r.well, r.site, r.level, r.t, r.z):
-            problems.append(Problem(f"{r.level} of {r.well}_{r.site} was skipped, but shows pixels", str(plate.path)))
+        what = f"{r.level} of {r.well}_{r.site} was {r.state.replace('_', ' ')}"
+        if r.state != "written" and not r.reason:
+            problems.append(Problem(f"{what} without a reason"))
+        if r.state != "written" and plate.has_pixels(r.well, r.site, r.level, r.t, r.z):
+            problems.append(Problem(f"{what}, but shows pixels", str(plate.path)))
     problems += _wrong_lines(records, protocol)
     problems += [
         Problem(f"the masks of {well}_{site}, t {t}, are missing", str(plate.path))
@@ -110,10 +111,12 @@ def wrong_light(run: RunFolder) -> list[Problem]:
         return []
     records = run.ledger.read()
     verdicts = light_verdicts(run.light_checks.read(), finished_sites(records, protocol.frames_per_site))
+    current = _current_frames(records, protocol.frames_per_site).values()
+    unlit = {r.site_key for r in current if r.level == protocol.reference.name and r.state == "left_out"}
     dim = [
         r
-        for r in _current_frames(records, protocol.frames_per_site).values()
-        if r.state == "written" and r.z == 0 and r.level != protocol.reference.name
+        for r in current
+        if r.state == "written" and r.z == 0 and r.level != protocol.reference.name and r.site_key not in unlit
     ]
     problems = []
     for told, frames in (

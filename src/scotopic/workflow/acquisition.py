@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from scotopic.protocol import (
@@ -10,14 +10,18 @@ from scotopic.protocol import (
     Problem,
     ProblemsError,
     read_model,
+    rounded,
 )
 from scotopic.workflow.job import checked_job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from scotopic.microscope import AcquireResult, Progress
+    from scotopic.microscope.director import Director
+    from scotopic.protocol import ImagingProtocol
+    from scotopic.store import RunFolder
     from scotopic.store.run_folder import Request
 
 
@@ -28,6 +32,7 @@ def acquire(
     say: Callable[[str], None],
     *,
     specimen: Path | None = None,
+    model: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> AcquireResult:
     """Check a job, acquire it into a run folder (or go on with it), and verify what is on the disk.
@@ -36,6 +41,8 @@ def acquire(
     ----------
     say : callable
         Takes each line that the user is told.
+    model : Path, optional
+        Model file for the live segmentation of a protocol with `live`; without it the run's latest, as soon as there is one.
     on_progress : callable, optional
         Called after each site; without it, one line a site is said.
 
@@ -50,13 +57,21 @@ def acquire(
     for what, which in report.facts:
         if what == "specimen":
             say(f"specimen: {which}")
+    if model is not None:
+        fits_live(model, protocol, profile)
     held_out = ", ".join(protocol.held_out_wells) or "none"
     say(f"check passed: {protocol.n_frames:,} frames planned, held-out wells: {held_out}")
     run_folder = microscope.prepare_run(protocol_path, profile_path, protocol, profile, out)
     try:
-        result = microscope.acquire(
-            protocol, profile, profile_path, run_folder, on_progress=on_progress or (lambda p: say(progress_line(p)))
-        )
+        with _live(run_folder, protocol, profile, model, say) as director:
+            result = microscope.acquire(
+                protocol,
+                profile,
+                profile_path,
+                run_folder,
+                director=director,
+                on_progress=on_progress or (lambda p: say(progress_line(p))),
+            )
     finally:
         run_folder.unlock()
     say(f"acquisition {result.end_reason.replace('_', ' ')}" + (f": {result.message}" if result.message else ""))
@@ -65,8 +80,64 @@ def acquire(
 
         if problems := verify_run(run_folder):  # of a wrong light the end has told already
             raise ProblemsError(problems)
-        say(f"verified: {result.progress.frames_written:,} frames written, {result.progress.frames_skipped} skipped")
+        progress = result.progress
+        left_out = f", {progress.frames_left_out:,} left out" if progress.frames_left_out else ""
+        say(f"verified: {progress.frames_written:,} frames written, {progress.frames_skipped} skipped{left_out}")
+        if progress.saved_dose_ms:
+            given, saved = progress.sample_dose_ms / 1000, progress.saved_dose_ms / 1000
+            say(f"light saved by rules: {rounded(saved)} s at full power; {rounded(given)} s were given")
     return result
+
+
+@contextmanager
+def _live(
+    run: RunFolder,
+    protocol: ImagingProtocol,
+    profile: MicroscopeProfile,
+    model: Path | None,
+    say: Callable[[str], None],
+) -> Iterator[Director | None]:
+    """Begin the live segmentation, if the protocol wants one, and say at its end what it did."""
+    if protocol.live is None:
+        yield None
+        return
+    from scotopic.live import LiveHook
+
+    hook = LiveHook(run, protocol, profile, model)
+    with hook:
+        yield hook
+    told = hook.summary()
+    images = ", ".join(f"{count} {state}" for state, count in told["images"].items() if count)
+    late = told["latency_ms"]["percentile_95"]
+    say(
+        f"live: {images or 'no image'}"
+        + (f", 95 % of them within {late:.0f} ms" if late else "")
+        + (f"; {told['sentinels_compared']} sentinels" if protocol.live.sentinels else "")
+        + (f"; the worker was begun anew {told['restarts']} times" if told["restarts"] else "")
+    )
+    for alarm in told["alarms"]:
+        say(f"live: {alarm}")
+
+
+def fits_live(model: Path, protocol: ImagingProtocol, profile: MicroscopeProfile) -> None:
+    """Refuse a model that cannot be used on this microscope; it is read in a process of its own, for it takes torch.
+
+    Raises
+    ------
+    ProblemsError
+        If the protocol has no live segmentation, or the model does not fit.
+    """
+    if protocol.live is None:
+        told = "is given, but the protocol has no section `live`"
+        raise ProblemsError([Problem(told, key="--model")])
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from scotopic.workflow.validating import fits
+
+    camera = profile.camera
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(fits, model.absolute(), camera.pixel_size_um, protocol.channel, camera=camera.noise).result()
 
 
 def progress_line(progress: Progress) -> str:
@@ -79,6 +150,7 @@ def progress_line(progress: Progress) -> str:
     odd = "".join(
         f", {count} frames {what}"
         for what, count in (
+            ("left out", progress.frames_left_out),
             ("skipped", progress.frames_skipped),
             ("flagged", progress.frames_flagged),
             ("saturated", progress.frames_saturated),

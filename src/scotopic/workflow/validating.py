@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from scotopic.photons import CameraNoise
     from scotopic.report import Report
 
 
@@ -55,8 +56,15 @@ def validate(run_path: Path, say: Callable[[str], None], *, model: Path | None =
     return report
 
 
-def fits(model_path: Path, pixel_size_um: float, channel: str | None, *, rescale: bool = False) -> None:
-    """Refuse a model that was trained on other pixels (unless they are to be rescaled) or another channel.
+def fits(
+    model_path: Path,
+    pixel_size_um: float,
+    channel: str | None,
+    *,
+    rescale: bool = False,
+    camera: CameraNoise | None = None,
+) -> None:
+    """Refuse a model that was trained on other pixels (unless they are to be rescaled), another channel, or a better camera.
 
     Raises
     ------
@@ -66,5 +74,5 @@ def fits(model_path: Path, pixel_size_um: float, channel: str | None, *, rescale
     from scotopic.learning.model import Model
     from scotopic.protocol import Problem, ProblemsError
 
-    if why := Model.load(model_path).card.misfit(pixel_size_um, channel, rescale=rescale):
+    if why := Model.load(model_path).card.misfit(pixel_size_um, channel, rescale=rescale, camera=camera):
         raise ProblemsError([Problem(why, str(model_path))])
