@@ -15,7 +15,7 @@ import torch
 
 from scotopic.learning import training
 from scotopic.learning.calibration import PLANES
-from scotopic.learning.checking import even_cut_offs
+from scotopic.learning.checking import even_pairs
 from scotopic.learning.model import Model
 from scotopic.learning.network import NucleusNet, freeze_normalisation, fused
 from scotopic.learning.pairs import find_pairs
@@ -135,10 +135,10 @@ def test_frozen_normalisation_is_that_of_prediction():
 
 
 def test_cut_offs_are_those_that_make_the_count_even():
-    scores = np.array([0.9, 0.8, 0.31, 0.11])
-    assert even_cut_offs(scores, 3) == pytest.approx(np.arange(0.125, 0.301, 0.025))
-    assert even_cut_offs(scores, 10) == [0.025, 0.05, 0.075, 0.1], "as near as can be"
-    assert even_cut_offs(scores, 0) == pytest.approx(np.arange(0.325, 0.701, 0.025)), "too many at any"
+    counts = {(0.1, 0.2): 1210, (0.2, 0.2): 1003, (0.3, 0.2): 980, (0.1, 0.5): 998, (0.2, 0.5): 950}
+    assert even_pairs(counts, 1000) == [(0.2, 0.2), (0.1, 0.5)]
+    assert even_pairs(counts, 1500) == [(0.1, 0.2)], "as near as can be"
+    assert even_pairs(counts, 1000, 0.05) == [(0.2, 0.2), (0.3, 0.2), (0.1, 0.5), (0.2, 0.5)]
 
 
 POINTS = tuple(np.mgrid[:258:3, :351:5].reshape(2, -1))

@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import DATA, ROOT, load_job
-from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Plate, expand_wells, read_model, rounded
+from scotopic.protocol import (
+    ImagingProtocol,
+    LiveSettings,
+    MicroscopeProfile,
+    Plate,
+    Rules,
+    Sentinels,
+    expand_wells,
+    read_model,
+    rounded,
+)
 
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.yaml"))
 PROFILES = sorted((ROOT / "hardware_configs").glob("*.yaml"))
@@ -276,7 +286,17 @@ def test_the_protocol_with_everything_in_it_that_the_readme_shows_is_valid(tmp_p
     assert p.n_frames == 10 * 4 * 2 * 3 * 10
     assert len(list(p.to_sequence(load_job("quickstart", "simulated").profile))) == p.n_frames
     given = set(p.model_fields_set)
-    assert set(ImagingProtocol.model_fields) - given == {"description"}
+    assert set(ImagingProtocol.model_fields) - given == {"description", "live"}
+
+
+def test_the_live_part_that_the_readme_shows_is_valid():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = yaml.safe_load(readme.split("```yaml\n")[2].split("```")[0])
+    protocol = load_job("live_low_light", "simulated").protocol
+    live = ImagingProtocol.model_validate(protocol.model_dump() | shown).live
+    assert live.model_fields_set == set(LiveSettings.model_fields)
+    assert live.rules.model_fields_set == set(Rules.model_fields)
+    assert live.sentinels.model_fields_set == set(Sentinels.model_fields)
 
 
 @pytest.mark.parametrize(("value", "text"), [(3000.0, "3000"), (0.125, "0.125"), (12345, "12300"), (4, "4"), (0, "0")])

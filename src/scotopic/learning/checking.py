@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from scotopic.learning.model import CutOff
 from scotopic.nuclei import matching, pooled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from scotopic.learning.pairs import TrainingSite
     from scotopic.learning.prediction import MapMaker
@@ -21,12 +22,13 @@ _PROBABILITY = tuple(np.arange(0.025, 0.71, 0.025).round(3).tolist())
 """Cut-offs of the object probability that are tried."""
 _FOREGROUND = (0.2, 0.35, 0.5)
 """Cut-offs of the foreground that are tried."""
-_MOST_TRIED = 3
+_MOST_TRIED = 8
 """Cut-offs of the object probability that are compared, of those with which counts are even: each takes a look at all sites."""
 _EMPTY_PX, _ABOVE_NOISE = 512, 0.1
 """Side of the fields without nuclei that a network is shown, and how far above the best object in them one must be."""
-_AS_EVEN = 0.01
-"""Counts that are further from the reference's than the nearest by less than this share of it are as good as that."""
+_NEAR_THE_REFERENCE, _AS_EVEN = 0.05, 0.003
+"""Counts that are further from what is wanted than the nearest by less than this share of it are as good as that. At the brightest
+level the reference's count is wanted, which misses some nuclei itself; below it, that of the brightest level."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,34 @@ def check_levels(
 ) -> dict[str, LevelCheck]:
     """Choose cut-offs for each light level, and score the network with them.
 
-    For each cut-off of the foreground, those of the object probability are found with which the network counts as many
-    nuclei as the reference masks have, or as nearly so as it can. Of all these pairs the one with the best mean F1 is taken.
+    At the brightest level those with the best F1 (at an IoU of 0.5) are taken, of those with which the network counts about as
+    many nuclei as the reference masks have. At the others, those with the best mean F1 of those with which it counts as
+    many as at the brightest, or as nearly so as it can: a count must not change with the light.
 
     At the dimmest light noise makes objects. So that an empty field stays empty, the network is shown some at each level
     (`look_at_emptiness`), and what it finds there at best is less than what an image with nuclei must have.
     """
     doses = {level: site.doses[level] for site in sites for level in site.doses}
-    return {
-        level: _check_level(make_maps, [site for site in sites if level in site.images], level, look_at_emptiness)
-        for level in sorted(doses, key=lambda level: -doses[level])
-    }
+    checks: dict[str, LevelCheck] = {}
+    brightest: LevelCheck | None = None
+    for level in sorted(doses, key=lambda level: -doses[level]):
+        there = [site for site in sites if level in site.images]
+        checks[level] = _check_level(make_maps, there, level, brightest, look_at_emptiness)
+        brightest = brightest or checks[level]
+    return checks
 
 
-def _check_level(make_maps: MapMaker, sites: Sequence[TrainingSite], level: str, look_at_emptiness: bool) -> LevelCheck:
+def _check_level(
+    make_maps: MapMaker,
+    sites: Sequence[TrainingSite],
+    level: str,
+    brightest: LevelCheck | None,
+    look_at_emptiness: bool,
+) -> LevelCheck:
     maps = [make_maps(site.images[level], site.doses[level]) for site in sites]
     candidates = [find_candidates(each, _PROBABILITY[0]) for each in maps]
-    wanted = sum(int(np.unique(site.labels).size - 1) for site in sites)
+    there = sum(int(np.unique(site.labels).size - 1) for site in sites)
+    wanted = round(there * brightest.nuclei / max(brightest.reference_nuclei, 1)) if brightest else there
     dose = float(np.mean([site.doses[level] for site in sites]))
     presence = _presence(make_maps, dose) if look_at_emptiness else 0.0
 
@@ -77,15 +90,37 @@ def _check_level(make_maps: MapMaker, sites: Sequence[TrainingSite], level: str,
             for m, c, site in zip(maps, candidates, sites, strict=True)
         )
         half = each.at(0.5)
-        return LevelCheck(level, cut_off, half.f1, each.mean_f1, half.n_pred, wanted)
+        return LevelCheck(level, cut_off, half.f1, each.mean_f1, half.n_pred, there)
 
-    def tried(foreground: float) -> list[float]:
-        found = [c.scores[visible(m, c, foreground)] for m, c in zip(maps, candidates, strict=True)]
-        even = even_cut_offs(np.concatenate(found), wanted)
-        return even[:: -(-len(even) // _MOST_TRIED)]
+    counts = {
+        (probability, foreground): int((found >= probability).sum())
+        for foreground in _FOREGROUND
+        for found in [
+            np.concatenate([c.scores[visible(m, c, foreground)] for m, c in zip(maps, candidates, strict=True)])
+        ]
+        for probability in _PROBABILITY
+    }
+    if brightest is None:
+        about = even_pairs(counts, wanted, _NEAR_THE_REFERENCE)
+        return max((compare(*pair) for pair in _some(about)), key=lambda check: (check.f1, check.mean_f1))
+    return max((compare(*pair) for pair in _some(even_pairs(counts, wanted))), key=lambda check: check.mean_f1)
 
-    pairs = ((probability, foreground) for foreground in _FOREGROUND for probability in tried(foreground))
-    return max((compare(*pair) for pair in pairs), key=lambda check: check.mean_f1)
+
+def even_pairs(
+    counts: Mapping[tuple[float, float], int], wanted: int, as_even: float = _AS_EVEN
+) -> list[tuple[float, float]]:
+    """Return the cut-offs with which as many nuclei are counted as wanted, or as nearly so as they can be."""
+    off = {pair: abs(count - wanted) for pair, count in counts.items()}
+    return [pair for pair, each in off.items() if each <= min(off.values()) + as_even * wanted]
+
+
+def _some(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return a few of many, of each cut-off of the foreground the most different."""
+    some = []
+    for _, group in groupby(pairs, key=lambda pair: pair[1]):
+        same = list(group)
+        some += same[:: -(-len(same) // _MOST_TRIED)]
+    return some
 
 
 def _presence(make_maps: MapMaker, dose: float) -> float:
@@ -97,9 +132,3 @@ def _presence(make_maps: MapMaker, dose: float) -> float:
         counts = make_maps.camera.expose(np.float32(make_maps.peak_e * dose) * light.astype(np.float32), rng)
         best = max(best, float(find_candidates(make_maps(counts, dose), _PROBABILITY[0]).scores.max(initial=0)))
     return min(best + _ABOVE_NOISE, 0.95) if best else 0.0
-
-
-def even_cut_offs(scores: np.ndarray, wanted: int) -> list[float]:
-    """Return the cut-offs above which there are as many scores as wanted, or as nearly so as there can be."""
-    off = np.abs(np.array([int((scores >= cut_off).sum()) for cut_off in _PROBABILITY]) - wanted)
-    return [p for p, each in zip(_PROBABILITY, off, strict=True) if each <= off.min() + _AS_EVEN * wanted]
