@@ -46,7 +46,14 @@ def test_a_plate_is_acquired_verified_and_read_by_others(microscope, tmp_path):
     status = run.read_status("acquire")
     assert status["state"] == "completed"
     saturated = 4 if microscope == "demo" else 0  # MMCore's pattern at 200 ms
-    assert status["frames"] == {"planned": 16, "written": 16, "skipped": 0, "flagged": 0, "saturated": saturated}
+    assert status["frames"] == {
+        "planned": 16,
+        "written": 16,
+        "skipped": 0,
+        "left_out": 0,
+        "flagged": 0,
+        "saturated": saturated,
+    }
 
 
 def test_every_frame_lies_under_its_light(tmp_path):

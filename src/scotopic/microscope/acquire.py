@@ -266,7 +266,7 @@ class _Acquisition:
             sample_dose_ms=self._dose_ms,
             begun_at=self._begun_at,
             director=self._director,
-            before_site=self._wait_while_paused,
+            before_site=self._before_site,
             on_silence=self._camera_is_silent,
             on_wait=self._wait_for_time_point,
         )
@@ -387,6 +387,14 @@ class _Acquisition:
                 return
         self._run.forget_request()
 
+    def _before_site(self, t: int) -> None:
+        self._wait_while_paused()
+        if (
+            self.profile.simulator and self.protocol.time_lapse and self._engine
+        ):  # its nuclei live by the protocol's clock
+            hours = t * self.protocol.time_lapse.interval_s / 3600
+            self._engine.mmcore.setProperty(self.profile.simulator.hub, "Time_h", hours)
+
     def _wait_while_paused(self) -> None:
         """Wait between two sites, in the dark, for as long as there is a reason to."""
         self._waiting = ""
@@ -407,9 +415,12 @@ class _Acquisition:
         lapse = self.protocol.time_lapse
         count, self._due = lapse.count if lapse else 1, due
         self._waiting = f"waiting for time point {t + 1} of {count}, at {_clock(due)}"
-        if (left := self._seconds_left()) is not None:
-            self._waiting += f"; done at about {_clock(time.time() + left)}"
         self._tell()
+
+    def _waiting_told(self) -> str:
+        """Return what is waited for; when all is done is known once the first site is."""
+        left = self._seconds_left() if self._waiting else None
+        return self._waiting + ("" if left is None else f"; done at about {_clock(time.time() + left)}")
 
     def _camera_is_silent(self, what: str) -> None:
         self._message = what
@@ -528,7 +539,7 @@ class _Acquisition:
             frames_flagged=self._flagged,
             frames_saturated=self._saturated,
             paused=self._message if self._state == "paused" else "",
-            waiting=self._waiting,
+            waiting=self._waiting_told(),
             frames_left_out=self._left_out,
             saved_dose_ms=self._saved_ms,
         )

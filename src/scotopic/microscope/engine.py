@@ -117,7 +117,7 @@ class AcquisitionEngine(MDAEngine):
         sample_dose_ms: float = 0,
         begun_at: dict[int, float] | None = None,
         director: Director | None = None,
-        before_site: Callable[[], None] = lambda: None,
+        before_site: Callable[[int], None] = lambda _: None,
         on_silence: Callable[[str], None] = lambda _: None,
         on_wait: Callable[[int, float], None] = lambda *_: None,
     ) -> None:
@@ -138,7 +138,7 @@ class AcquisitionEngine(MDAEngine):
         director : Director, optional
             Decides which images are taken; as the protocol plans without one.
         before_site : callable
-            Called before the stage moves to a site. It may wait, for as long as the run is to pause, or raise.
+            Called with the time point before the stage moves to a site. It may wait, for as long as the run is to pause, or raise.
         on_silence : callable
             Told, from another thread, when the camera does not answer.
         on_wait : callable
@@ -429,8 +429,8 @@ class AcquisitionEngine(MDAEngine):
     def _new_visit(self, event: MDAEvent) -> SiteVisit:
         """Begin a site, if the run is to go on at all."""
         paused_at = time.time()
-        self._before_site()
         t = event.index.get("t", 0)
+        self._before_site(t)
         if self._fresh_point == t and time.time() - paused_at > _PAUSE_S:
             self._begun_at[t] = time.time()  # it was paused: the next time point comes a full interval from now
         self._fresh_point = None

@@ -44,6 +44,15 @@ class Fault(FrozenModel):
         return self
 
 
+class LifeSettings(FrozenModel):
+    """Nuclei that move, grow and divide from one time point of a time lapse to the next; within one they keep still."""
+
+    cycle_h: float = Field(default=20, gt=0, le=1000)
+    """Duration of a cell cycle; its phases last in proportion to their share of cells."""
+    wander_um: float = Field(default=8, ge=0, le=20)
+    """How far a nucleus strays from its place, standard deviation along each axis."""
+
+
 class SyntheticSpecimenSettings(FrozenModel):
     """A made-up plate of nuclei with known truth, infinite by seed.
 
@@ -79,6 +88,8 @@ class SyntheticSpecimenSettings(FrozenModel):
     """Out-of-focus light around cells, as a fraction of the local mean of the scene."""
     background_fraction: float = Field(default=0.04, ge=0, le=1)
     """Even background of medium and plastic, as a fraction of the peak."""
+    life: LifeSettings | None = None
+    """Whether, and how, nuclei live on in a time lapse. Bleaching fades them in any case."""
 
     @model_validator(mode="after")
     def _phases_add_up(self) -> Self:

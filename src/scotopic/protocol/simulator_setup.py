@@ -34,6 +34,8 @@ class SimulatorSetup(FrozenModel):
     """Plate on the stage."""
     wells_um: dict[str, tuple[float, float]] | None = None
     """Where it really lies: well -> stage position; without it A1 is at the origin."""
+    interval_h: float = Field(default=0, ge=0)
+    """Time between two time points of a time lapse."""
     sites: tuple[Site, ...] = ()
     """Sites of the protocol, for specimens that are shared out over them."""
 
@@ -58,6 +60,7 @@ class SimulatorSetup(FrozenModel):
             saturation_counts=profile.camera.saturation_counts,
             plate=plate,
             wells_um=settings.placement or profile.plate_calibration,
+            interval_h=protocol.time_lapse.interval_s / 3600 if protocol and protocol.time_lapse else 0,
             sites=protocol.sites_in_travel_order(profile.camera.fov_um) if protocol else (),
         )
         _ = setup.placement  # a calibration that does not fit is told here, not by a device

@@ -203,7 +203,9 @@ def find_truth(sites: HeldOutSites, setup: SimulatorSetup, findings: Findings) -
     specimen = make_specimen(setup)
     for key, levels in sites.frames.items():
         x_um, y_um = setup.placement.to_plate(*next(iter(levels.values())).xy_um)
-        truth = specimen.truth(Field(x_um, y_um, setup.width_px, setup.height_px, setup.pixel_size_um))
+        truth = specimen.at(key[2] * setup.interval_h).truth(
+            Field(x_um, y_um, setup.width_px, setup.height_px, setup.pixel_size_um)
+        )
         if truth is not None:
             findings.truth[key] = truth.labels
             whole = truth.nuclei[~truth.nuclei["touches_border"].astype(bool)]

@@ -43,6 +43,7 @@ class Simulator(HubDevice):
         self.register_property("Setup", default_value="", getter=Simulator._setup, setter=Simulator._set_setup)
         self.register_property("Faults", default_value="[]", getter=Simulator._faults, setter=Simulator._set_faults)
         self.register_property("DeliveredLight_ms", default_value=0.0, getter=Simulator._delivered)
+        self.register_property("Time_h", default_value=0.0, getter=Simulator._time, setter=Simulator._set_time)
         self._faults_json = "[]"
 
     def _setup(self) -> str:
@@ -60,6 +61,12 @@ class Simulator(HubDevice):
         except ValidationError as error:
             raise ValueError(f"Faults = {value!r}: {error.errors()[0]['msg']}") from error
         self._faults_json = value
+
+    def _time(self) -> float:
+        return self.instrument.hours
+
+    def _set_time(self, value: float) -> None:
+        self.instrument.set_time(float(value))
 
     def _delivered(self) -> float:
         return self.instrument.delivered_ms

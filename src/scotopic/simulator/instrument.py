@@ -60,7 +60,7 @@ class Instrument:
         with self._lock:
             settings = setup.settings
             self.setup = setup
-            self.specimen = specimen
+            self.specimen, self.hours = specimen, 0.0
             self._shape = setup.height_px, setup.width_px
             self._placement = setup.placement
             self._clock = Clock(fast=settings.clock == "fast")
@@ -79,6 +79,12 @@ class Instrument:
             self._seen: tuple[tuple[float, ...], Scene] | None = None
             self._led_percent = self._reported_percent = 0.0
             self._shutter_open = False
+
+    def set_time(self, hours: float) -> None:
+        """Let so much time have gone by for what lies on the stage, since the beginning of the run."""
+        with self._lock:
+            if hours != self.hours:
+                self.specimen, self.hours, self._seen = self.specimen.at(hours), hours, None
 
     def set_faults(self, faults: tuple[Fault, ...]) -> None:
         """Take another list of things that go wrong, counting anew."""

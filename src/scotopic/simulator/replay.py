@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image
@@ -114,6 +114,10 @@ class ImageSpecimen:
         return [(top + r * self._shape[0], left + c * self._shape[1]) for r in range(rows) for c in range(columns)]
 
     is_imaged = True
+
+    def at(self, hours: float) -> Self:
+        """Return itself: images do not live."""
+        return self
 
     @property
     def wells(self) -> tuple[str, ...]:

@@ -59,6 +59,10 @@ class Specimen(Protocol):
     is_imaged: bool
     """Whether it comes from images, which the optics of a real microscope have blurred already."""
 
+    def at(self, hours: float) -> Specimen:
+        """Return the same specimen at another time after the beginning; itself, if it does not live."""
+        ...
+
     def scene(self, origin_px: tuple[float, float], shape: tuple[int, int], pixel_size_um: float) -> Scene:
         """Return the fluorescence of a piece of the plate on the specimen's own lattice, without any optics.
 

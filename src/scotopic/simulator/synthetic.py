@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.special import ndtri
 
+from scotopic.simulator.life import REACH_UM, later
 from scotopic.simulator.specimen import Field, Scene, Truth, nuclei_table
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class SyntheticSpecimen:
     def __init__(self, settings: SyntheticSpecimenSettings, plate: Plate) -> None:
         self._settings = settings
         self._plate = plate
+        self._hours = 0.0
         self._tile = lru_cache(maxsize=4096)(self._make_tile)
         self._debris = lru_cache(maxsize=4096)(self._make_debris)
         self._texture = lru_cache(maxsize=2)(self._make_texture)
@@ -89,9 +92,14 @@ class SyntheticSpecimen:
     @cached_property
     def fingerprint(self) -> str:
         """Version and hash over settings, plate and the nuclei of one field: any change of them shows."""
-        nuclei = self._nuclei_in(-300, -300, 300, 300)
+        nuclei = self.at(0)._nuclei_in(-300, -300, 300, 300)  # noqa: SLF001 - itself
         rounded = np.rint(np.column_stack([nuclei.x, nuclei.y, nuclei.long_radius, nuclei.dna_content]) * 100)
-        text = self._settings.model_dump_json() + self._plate.model_dump_json() + str(rounded.astype(int).tolist())
+        without_life = {"life"} if self._settings.life is None else None  # the pinned specimen is older than life
+        text = (
+            self._settings.model_dump_json(exclude=without_life)
+            + self._plate.model_dump_json()
+            + str(rounded.astype(int).tolist())
+        )
         return f"synthetic-{VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     @property
@@ -99,6 +107,12 @@ class SyntheticSpecimen:
         """Seed and density."""
         s = self._settings
         return f"synthetic nuclei with known truth, seed {s.seed}, {s.nuclei_per_mm2:g} in a square millimetre"
+
+    def at(self, hours: float) -> Self:
+        """Return the same specimen at another time."""
+        other = copy.copy(self)
+        other._hours = hours  # noqa: SLF001 - itself
+        return other
 
     def scene(self, origin_px: tuple[float, float], shape: tuple[int, int], pixel_size_um: float) -> Scene:
         """Return the fluorescence of a piece of the plate (see `Specimen.scene`), on whole pixels from A1."""
@@ -190,11 +204,14 @@ class SyntheticSpecimen:
 
     def _nuclei_in(self, x0: float, y0: float, x1: float, y1: float) -> _Nuclei:
         """Return the nuclei with their centres in a box, sorted by position (so always in the same order)."""
-        draws = np.concatenate([self._tile(*tile) for tile in _tiles(x0, y0, x1, y1)])
+        came_from = REACH_UM if self._hours and self._settings.life else 0.0
+        tiles = _tiles(x0 - came_from, y0 - came_from, x1 + came_from, y1 + came_from)
+        draws = np.concatenate([self._tile(*tile) for tile in tiles])
         nuclei = self._from_draws(draws)
         kept = _matern_ii(np.column_stack([nuclei.x, nuclei.y]), nuclei.long_radius + nuclei.short_radius, draws[:, 3])
-        kept &= (nuclei.x >= x0) & (nuclei.x < x1) & (nuclei.y >= y0) & (nuclei.y < y1)
-        return self._from_draws(draws[kept])
+        draws = later(draws[kept], self._hours, self._settings)
+        x, y = draws[:, 0], draws[:, 1]
+        return self._from_draws(draws[(x >= x0) & (x < x1) & (y >= y0) & (y < y1)])
 
     def _from_draws(self, draws: NDArray[np.float64]) -> _Nuclei:
         """Turn uniform random numbers into nuclei."""
