@@ -193,6 +193,9 @@ def acquire(
     model: Annotated[
         Path | None, typer.Option(help="Model file, for a protocol with `live`; the run's latest without it.")
     ] = None,
+    view: Annotated[
+        bool, typer.Option("--view", help="Show the newest image in a window (`scotopic watch RUN`).")
+    ] = False,
 ) -> None:
     """Acquire a plate into a run folder, or go on where it stopped: the same command continues.
 
@@ -204,7 +207,7 @@ def acquire(
     with _told_in_one_line():
         with progress_display() as show:
             result = workflow.acquire(
-                protocol, microscope, out, typer.echo, specimen=specimen, model=model, on_progress=show
+                protocol, microscope, out, typer.echo, specimen=specimen, model=model, view=view, on_progress=show
             )
     raise typer.Exit(workflow.exit_code(result.end_reason))
 
@@ -400,6 +403,15 @@ def ask(
     with _told_in_one_line():
         workflow.ask(run_folder, known)
     typer.echo(f"Asked to {request}; status/acquire.json says what became of it.")
+
+
+@app.command()
+def watch(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]) -> None:
+    """Show the newest image of a run in a window, with contours where nuclei were found live. It only reads."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.watch(run_folder)
 
 
 @app.command()

@@ -158,3 +158,17 @@ def test_the_hook_runs_on_the_demo_devices(tmp_path):
     images = hook.summary()["images"]
     assert images["segmented"] + images["dropped"] == 8
     assert verify(run) == []
+
+
+@pytest.mark.e2e
+def test_the_newest_image_is_shown_with_what_was_found_in_it(tmp_path):
+    from scotopic.live.view import newest
+
+    job = small("simulated", wells="B2", held_out=0, light_levels=levels(), live={"queue": 16, "levels": ["0.2%"]})
+    run, _, _ = run_live(job, tmp_path / "run")
+    name, picture = newest(run)
+    last = run.live.read()[-1]
+    assert name == f"B2_{last.site}, t 0, 0.2%: {last.nuclei} nuclei"
+    assert picture.shape == (512, 512, 3)
+    red = (picture == (255, 40, 40)).all(-1)
+    assert red.mean() > 0.01, "contours"

@@ -464,7 +464,7 @@ def _check_positions(subject: Subject, sequence: useq.MDASequence) -> None:
     elif subject.protocol.focus is not None and subject.protocol.focus.z_um is not None:
         height = f"fixed at {subject.protocol.focus.z_um:g} um"
     subject.report.facts[:0] = [
-        ("frames", f"{subject.protocol.n_frames:,}"),
+        ("frames", _frames_told(subject.protocol)),
         ("wells, sites", f"{len(subject.protocol.well_names)} wells x {subject.protocol.sites.count} sites"),
         *_extras(subject.protocol),
         ("held-out wells", ", ".join(subject.protocol.held_out_wells) or "none"),
@@ -490,6 +490,12 @@ def _extras(protocol: ImagingProtocol) -> list[tuple[str, str]]:
     if isinstance(protocol.sites, SiteGrid) and protocol.sites.overlap_percent > 0:
         facts.append(("overlap", f"{protocol.sites.overlap_percent:g} %: what several sites show is lit several times"))
     return facts
+
+
+def _frames_told(protocol: ImagingProtocol) -> str:
+    expected = sum(protocol.times_taken(level) for level in protocol.light_levels)
+    told = f"{protocol.n_frames:,}"
+    return told if expected == protocol.n_frames else f"{expected:,} if no rule asks for more or less; {told} at most"
 
 
 def _live_told(protocol: ImagingProtocol) -> str:

@@ -283,7 +283,7 @@ class PlateStore:
         for number, factor in enumerate(self.layout.pyramid):
             rows, columns = expected[0] // factor, expected[1] // factor
             nearest = labels[factor // 2 :: factor, factor // 2 :: factor][:rows, :columns]
-            _opened(group, self.layout.pyramid, _EVERY_CHUNK)[number][t, z] = nearest.astype(np.uint32)
+            _opened(group, self.layout.pyramid, _FAST | _EVERY_CHUNK)[number][t, z] = nearest.astype(np.uint32)
         files = [
             path for number in range(len(self.layout.pyramid)) for path in (group / f"{number}/c/{t}/{z}").rglob("*")
         ]

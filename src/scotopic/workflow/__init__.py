@@ -1,6 +1,6 @@
 """The one place where everything is wired together: one module for each thing that a user asks for."""
 
-from scotopic.workflow.acquisition import acquire, ask, light_off, progress_line, retake, verify
+from scotopic.workflow.acquisition import acquire, ask, light_off, progress_line, retake, verify, watch
 from scotopic.workflow.darkness import segment_with_model
 from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
@@ -33,4 +33,5 @@ __all__ = [
     "train",
     "validate",
     "verify",
+    "watch",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from scotopic.protocol import (
@@ -33,6 +34,7 @@ def acquire(
     *,
     specimen: Path | None = None,
     model: Path | None = None,
+    view: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> AcquireResult:
     """Check a job, acquire it into a run folder (or go on with it), and verify what is on the disk.
@@ -43,6 +45,8 @@ def acquire(
         Takes each line that the user is told.
     model : Path, optional
         Model file for the live segmentation of a protocol with `live`; without it the run's latest, as soon as there is one.
+    view : bool
+        Show the newest image in a window, from a process of its own.
     on_progress : callable, optional
         Called after each site; without it, one line a site is said.
 
@@ -59,9 +63,13 @@ def acquire(
             say(f"specimen: {which}")
     if model is not None:
         fits_live(model, protocol, profile)
+    if view and find_spec("ndv") is None:
+        raise ProblemsError([Problem("needs the viewer ndv: pip install 'scotopic[view]'", key="--view")])
     held_out = ", ".join(protocol.held_out_wells) or "none"
     say(f"check passed: {protocol.n_frames:,} frames planned, held-out wells: {held_out}")
     run_folder = microscope.prepare_run(protocol_path, profile_path, protocol, profile, out)
+    if view:
+        _open_window(out)
     try:
         with _live(run_folder, protocol, profile, model, say) as director:
             result = microscope.acquire(
@@ -87,6 +95,32 @@ def acquire(
             given, saved = progress.sample_dose_ms / 1000, progress.saved_dose_ms / 1000
             say(f"light saved by rules: {rounded(saved)} s at full power; {rounded(given)} s were given")
     return result
+
+
+def watch(run_path: Path) -> None:
+    """Show the newest image of a run in a window, until that is closed.
+
+    Raises
+    ------
+    ProblemsError
+        If there is no run in the folder, or no viewer is installed.
+    """
+    from scotopic.live.view import watch as watch_run
+    from scotopic.store import RunFolder
+
+    run_folder = RunFolder(run_path)
+    if not run_folder.exists:
+        raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
+    watch_run(run_folder)
+
+
+def _open_window(run_path: Path) -> None:
+    """Begin a window with the newest image."""
+    import subprocess
+    import sys
+
+    words = [sys.executable, "-m", "scotopic", "watch", str(run_path)]
+    subprocess.Popen(words, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command; it stays when the run has ended
 
 
 @contextmanager

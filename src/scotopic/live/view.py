@@ -1,0 +1,73 @@
+"""The newest image of a run in a window, with the contours of what was found in it: a process of its own, which only reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scotopic.pictures import overlay
+from scotopic.protocol import Problem, ProblemsError
+from scotopic.reference import read_frame
+from scotopic.store import live_labels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scotopic.store import RunFolder
+
+_EVERY_MS = 500
+
+
+def newest(run: RunFolder) -> tuple[str, NDArray[Any]] | None:
+    """Return name and picture, shape (Y, X, 3), uint8, of the newest image of a run; nothing as long as there is none.
+
+    It is the newest that was segmented live, with contours, or else the newest that was written.
+    """
+    written = {(*r.site_key, r.attempt, r.level): r for r in run.ledger.read() if r.state == "written"}
+    found = [r for r in run.live.read() if r.state == "segmented" and (*r.key, r.level) in written]
+    if not written:
+        return None
+    record = written[*found[-1].key, found[-1].level] if found else list(written.values())[-1]
+    image = read_frame(run.path, record)
+    name = f"{record.well}_{record.site}, t {record.t}, {record.level}"
+    labels: NDArray[Any] = image * 0
+    if found:
+        protocol = run.read_protocol()
+        order = [level.name for level in protocol.light_levels].index(record.level)
+        plate = run.plate(protocol, run.read_profile())
+        labels = plate.read_labels(record.well, record.site, live_labels(order), record.t, record.z)
+        name += f": {found[-1].nuclei} nuclei"
+    return name, overlay(image, labels)
+
+
+def watch(run: RunFolder) -> None:
+    """Show the newest image of a run until the window is closed.
+
+    Raises
+    ------
+    ProblemsError
+        If ndv is not installed.
+    """
+    try:
+        import ndv
+    except ImportError as error:
+        told = "needs the viewer ndv: pip install 'scotopic[view]'"
+        raise ProblemsError([Problem(told, key="the window")]) from error
+    viewer: Any = None
+    shown = ""
+
+    def look() -> None:
+        nonlocal viewer, shown
+        ndv.call_later(_EVERY_MS, look)
+        there = newest(run)
+        if there is None or there[0] == shown:
+            return
+        shown = there[0]
+        if viewer is None:
+            viewer = ndv.ArrayViewer(there[1], channel_mode="rgba", channel_axis=2, visible_axes=(0, 1))
+            viewer.show()
+        else:
+            viewer.data = there[1]
+        viewer.widget().setWindowTitle(f"{run.path.name}: {shown}")
+
+    ndv.call_later(0, look)
+    ndv.run_app()
