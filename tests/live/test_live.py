@@ -172,3 +172,26 @@ def test_the_newest_image_is_shown_with_what_was_found_in_it(tmp_path):
     assert picture.shape == (512, 512, 3)
     red = (picture == (255, 40, 40)).all(-1)
     assert red.mean() > 0.01, "contours"
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("bleaching", "fades"), [(0.3, True), (0.0, False)])
+def test_a_sample_that_fades_is_noticed_by_the_sentinels(tmp_path, bleaching, fades):
+    sentinels = {"every": 1, "window": 4, "then": "warn"}
+    live = {"levels": ["0.05%"], "queue": 40, "sentinels": sentinels}
+    dark = (*levels()[:1], *levels()[2:])
+    job = small(
+        "simulated", wells="B2", held_out=0, light_levels=dark, live=live, time_lapse={"count": 8, "interval_s": 0}
+    )
+    data = job.profile.model_dump(mode="json")
+    data["simulator"]["bleaching_per_full_exposure"] = bleaching
+    job.profile = MicroscopeProfile.model_validate(data)
+    run, result, hook = run_live(job, tmp_path / "run")
+    assert result.end_reason == "completed"
+    alarms = hook.summary()["alarms"]
+    assert bool(alarms) == fades
+    compared = [record.f1 for record in run.live.read() if record.state == "compared"]
+    assert len(compared) == 16
+    assert min(compared[:2]) > 0.8
+    assert (compared[-1] < 0.5) == fades
+    assert not fades or "sentinels at 0.05%: " in alarms[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from scotopic.pictures import overlay
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from scotopic.store import RunFolder
 
-_EVERY_MS = 500
+_EVERY_S, _FRAME_S = 0.5, 0.02
 
 
 def newest(run: RunFolder) -> tuple[str, NDArray[Any]] | None:
@@ -53,21 +55,18 @@ def watch(run: RunFolder) -> None:
         told = "needs the viewer ndv: pip install 'scotopic[view]'"
         raise ProblemsError([Problem(told, key="the window")]) from error
     viewer: Any = None
-    shown = ""
-
-    def look() -> None:
-        nonlocal viewer, shown
-        ndv.call_later(_EVERY_MS, look)
-        there = newest(run)
-        if there is None or there[0] == shown:
-            return
-        shown = there[0]
-        if viewer is None:
-            viewer = ndv.ArrayViewer(there[1], channel_mode="rgba", channel_axis=2, visible_axes=(0, 1))
-            viewer.show()
-        else:
-            viewer.data = there[1]
-        viewer.widget().setWindowTitle(f"{run.path.name}: {shown}")
-
-    ndv.call_later(0, look)
-    ndv.run_app()
+    shown, looked_s = "", -math.inf
+    while viewer is None or viewer.widget().isVisible():
+        if time.monotonic() - looked_s >= _EVERY_S:
+            looked_s = time.monotonic()
+            there = newest(run)
+            if there is not None and there[0] != shown:
+                shown, picture = there
+                if viewer is None:
+                    viewer = ndv.ArrayViewer(picture, channel_mode="rgba", channel_axis=2, visible_axes=(0, 1))
+                    viewer.show()
+                else:
+                    viewer.data = picture
+                viewer.widget().setWindowTitle(f"{run.path.name}: {shown}")
+        ndv.process_events()
+        time.sleep(_FRAME_S)
