@@ -49,8 +49,8 @@ def job(wells: int, side: int) -> tuple[ImagingProtocol, MicroscopeProfile, Path
     )
 
 
-def run(wells: int, side: int, model: Path | None, folder: Path) -> tuple[float, dict, float, float]:
-    """Return the time of the acquisition, what the hook did, the longest copy in ms, and the peak memory of all in MB."""
+def run(wells: int, side: int, model: Path | None, folder: Path) -> tuple[float, dict, list[float], float]:
+    """Return the time of the acquisition, what the hook did, the times of hand-over in ms, and the peak memory of all in MB."""
     protocol, profile, protocol_path, profile_path = job(wells, side)
     run_folder = prepare_run(protocol_path, profile_path, protocol, profile, folder)
     memory, ended = [0.0], threading.Event()
@@ -87,7 +87,7 @@ def run(wells: int, side: int, model: Path | None, folder: Path) -> tuple[float,
     finally:
         ended.set()
         run_folder.unlock()
-    return took, summary, float(np.percentile(copies, 99)) if copies else 0.0, memory[0]
+    return took, summary, copies, memory[0]
 
 
 def main() -> None:
@@ -100,7 +100,7 @@ def main() -> None:
     print(f"# {machine()}; {asked.wells} frames of {side}² at 0.05 % light")
     with tempfile.TemporaryDirectory() as name:
         without, *_ = run(asked.wells, side, None, Path(name) / "without")
-        with_hook, told, copy_ms, memory = run(asked.wells, side, asked.model, Path(name) / "with")
+        with_hook, told, copies, memory = run(asked.wells, side, asked.model, Path(name) / "with")
     images, latency = told["images"], told["latency_ms"]
     print(
         f"segmented {images['segmented']} of {asked.wells}, dropped {images['dropped']}, computed in {told['computes_in']}"
@@ -108,7 +108,11 @@ def main() -> None:
     print(
         f"frame to record: median {latency['median']} ms, 95 % within {latency['percentile_95']} ms (limit {LIMIT_MS} at 512²)"
     )
-    print(f"hand-over in the acquisition's thread: 99 % within {copy_ms:.2f} ms (limit {LIMIT_COPY_MS} at 2048²)")
+    median, most, worst = np.percentile(copies, [50, 95, 100])
+    print(
+        f"hand-over in the acquisition's thread: median {median:.2f} ms, 95 % within {most:.2f} ms, the longest {worst:.2f} ms "
+        f"(limit {LIMIT_COPY_MS} at 2048²)"
+    )
     slower = 100 * (with_hook / without - 1)
     print(
         f"acquisition {without:.1f} s without, {with_hook:.1f} s with the hook: {slower:+.1f} % (limit {LIMIT_SLOWER})"

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     model = Model.load(parser.parse_args().model)
     predictor, camera, rng = Predictor(model), model.card.camera, np.random.default_rng(0)
-    print(f"# {machine()}; {predictor.dtype}")
+    print(f"# {machine()}; {predictor.computes_in}")
     for size, limit in ((512, 0.09), (2048, 1.5)):
         for level, dose in model.card.levels.items():
             counts = image(size, dose)

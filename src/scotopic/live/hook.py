@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -36,6 +37,8 @@ _WARM_S, _END_S = 180.0, 60.0
 _STATUS_S = 2.0
 _MOST_RESTARTS = 20
 _LATENCIES = 1000
+_SWITCH_S = 0.0005
+"""Longest that another thread keeps the interpreter from the engine's, while the hook is there (Python's own choice: 5 ms)."""
 log = logging.getLogger(__name__)
 
 
@@ -101,6 +104,8 @@ class LiveHook:
 
     def __enter__(self) -> Self:
         self._run.live.cut_torn_line()
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
         self._start()
         self._thread = threading.Thread(target=self._listen, name="live", daemon=True)
         self._thread.start()
@@ -111,6 +116,7 @@ class LiveHook:
 
     def __exit__(self, *_: object) -> None:
         """Wait for what is still being segmented, and end the worker."""
+        sys.setswitchinterval(self._switch_s)
         self._is_closing = True
         self._send(None)
         self._thread.join(_END_S)
