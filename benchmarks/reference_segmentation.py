@@ -1,10 +1,10 @@
 """How good and how fast the reference segmentation is: real fields with hand masks, and the pinned specimen's truth.
 
-usage: reference_segmentation.py [--split SPLIT] [--edge EDGE] [FOLDER ...]
+usage: reference_segmentation.py [--split SPLIT] [--edge EDGE] [--picture PNG] [FOLDER ...]
        each folder with images/, masks/ and index.csv, whose `split` column names the fields (default: test)
 
 One set of parameters for all, the diameter estimated from each image; beside it the naive segmentation (Otsu, distance
-transform, watershed) of the same fields. One core.
+transform, watershed) of the same fields. One core. The picture shows the field of each set with the lowest F1.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ import pandas as pd
 from machine import machine
 from naive import naive_segmentation
 from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter
 
 from scotopic.nuclei import estimate_illumination, matching, measure, pooled, reference_segmentation
+from scotopic.pictures import stretched
 from scotopic.protocol import SegmentationSettings, SyntheticSpecimenSettings
 from scotopic.protocol.simulator_setup import SimulatorSetup
 from scotopic.simulator import Instrument, SyntheticSpecimen
@@ -32,7 +34,25 @@ from scotopic.simulator.replay import mask_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+_PICTURE_PX = 480
 Field = tuple[NDArray[Any], NDArray[Any]]
+
+
+def worst(fields: list[Field], settings: SegmentationSettings) -> NDArray[np.uint8]:
+    """Return a piece of the field that fares worst: in green what is true, in red what is found, in yellow both."""
+    found = [reference_segmentation(image, settings=settings) for image, _ in fields]
+    f1 = [matching(mask, labels).at(0.5).f1 for (_, mask), labels in zip(fields, found, strict=True)]
+    (image, mask), labels = fields[int(np.argmin(f1))], found[int(np.argmin(f1))]
+    top, left = ((n - _PICTURE_PX) // 2 for n in image.shape)
+    piece = np.s_[top : top + _PICTURE_PX, left : left + _PICTURE_PX]
+    picture = np.repeat(stretched(image[piece], 0.5, 99.8)[..., None], 3, axis=2) // 2
+    for channel, contours in ((1, mask[piece]), (0, labels[piece])):
+        inner = (minimum_filter(contours, 3) != contours) & (contours > 0)
+        picture[inner] = picture[inner] // 3
+        picture[inner, channel] = 255
+    both = (minimum_filter(mask[piece], 3) != mask[piece]) & (minimum_filter(labels[piece], 3) != labels[piece])
+    picture[both & (mask[piece] > 0) & (labels[piece] > 0)] = (255, 255, 0)
+    return picture
 
 
 def report(name: str, fields: Iterable[Field], settings: SegmentationSettings) -> None:
@@ -104,14 +124,20 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--edge", type=float, default=SegmentationSettings().edge)
+    parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
     settings = SegmentationSettings(edge=asked.edge)
     print(f"# {machine()}; edge {settings.edge:g}")
     name, fields, (dna, intensity) = simulated(settings)
     report(f"specimen {name} at full light", fields, settings)
     print(f"  integrated intensity against true DNA content: correlation {np.corrcoef(dna, intensity)[0, 1]:.3f}")
+    pictures = [worst(fields, settings)] if asked.picture else []
     for folder in asked.folders:
-        report(f"{folder.name}, split {asked.split}", real(folder, asked.split), settings)
+        there = list(real(folder, asked.split))
+        report(f"{folder.name}, split {asked.split}", there, settings)
+        pictures += [worst(there, settings)] if asked.picture else []
+    if asked.picture:
+        iio.imwrite(asked.picture, np.hstack(pictures))
 
 
 if __name__ == "__main__":
