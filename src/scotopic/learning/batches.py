@@ -112,7 +112,7 @@ def _dark_image(
     if rng.random() < _THINNED:
         dose = float(np.exp(rng.uniform(np.log(_BELOW_DIMMEST * min(doses.values())), np.log(_BRIGHTEST_THINNED))))
         bright = np.maximum(camera.to_electrons(site.images[site.reference][pixels]), 0)
-        slope = np.float32(1) + _ramp(bright.shape, rng) * np.float32(2 * _UNEVEN) - np.float32(_UNEVEN)
+        slope = np.float32(1) + ramp(bright.shape, rng) * np.float32(2 * _UNEVEN) - np.float32(_UNEVEN)
         counts = camera.expose(bright * np.float32(dose) * slope, rng)
     else:
         levels = list(doses)
@@ -123,21 +123,21 @@ def _dark_image(
     stray = np.float32(_MOST_STRAY * peak_e * dose * rng.random() ** 2)
     if empty:
         base = np.full(counts.shape, rng.random() * 0.3 * peak_e * dose, np.float32)
-        return camera.expose(base + stray * _ramp(counts.shape, rng), rng), dose, True
+        return camera.expose(base + stray * ramp(counts.shape, rng), rng), dose, True
     if rng.random() < _STRAY_LIGHT:
-        more = rng.poisson(stray * _ramp(counts.shape, rng)) / camera.gain_e_per_count
+        more = rng.poisson(stray * ramp(counts.shape, rng)) / camera.gain_e_per_count
         counts = np.clip(np.rint(counts + more), 0, camera.saturation_counts).astype(np.uint16)
     return counts, dose, False
 
 
-def _ramp(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+def ramp(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return a slope, or a step, from 0 to 1 in any direction."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     along = np.float32(np.sin(angle)) * y[:, None] + np.float32(np.cos(angle)) * x[None]
     steepness, middle = np.float32(rng.choice([0.5, 1, 4, 40])), np.float32(rng.uniform(-0.6, 0.6))
-    ramp: NDArray[np.float32] = np.clip((along - middle) * steepness + np.float32(0.5), 0, 1)
-    return ramp
+    rising: NDArray[np.float32] = np.clip((along - middle) * steepness + np.float32(0.5), 0, 1)
+    return rising
 
 
 def turned(image: NDArray[Any], turn: int) -> NDArray[Any]:
