@@ -112,12 +112,12 @@ class ModelCard(FrozenModel):
         rescale : bool
             Images of other pixels are rescaled, and fit.
         camera : CameraNoise, optional
-            Their camera. Offset and gain are calibrated away; more read noise than the network has learned with is not.
+            Their camera, where they are to be looked at live, which does not rescale. Offset and gain are calibrated away; more read noise than the network has learned with is not.
         """
         if not rescale and abs(pixel_size_um / self.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
             return (
                 f"was trained on pixels of {self.pixel_size_um:g} um, these images have {pixel_size_um:g} um "
-                f"(allowed: {PIXEL_SIZE_TOLERANCE:.0%} apart, or --rescale)"
+                f"(allowed: {PIXEL_SIZE_TOLERANCE:.0%} apart{', or --rescale' if camera is None else ''})"
             )
         if channel is not None and channel != self.channel:
             return f"was trained on the channel {self.channel!r}, these images are of {channel!r}"

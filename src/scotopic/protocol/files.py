@@ -73,6 +73,10 @@ class ProblemsError(ValueError):
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
 
+    def __reduce__(self) -> tuple[type[ProblemsError], tuple[list[Problem]]]:
+        """Let it pass from one process to another with its words."""
+        return type(self), (list(self.problems),)
+
 
 def read_model(path: Path, model: type[M]) -> M:
     """Read a protocol or profile from a YAML file.
