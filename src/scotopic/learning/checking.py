@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotopic.learning.batches import ramp
 from scotopic.learning.instances import find_candidates, nuclei_of, visible
 from scotopic.learning.model import CutOff
 from scotopic.nuclei import matching, pooled
@@ -25,10 +24,8 @@ _FOREGROUND = (0.2, 0.35, 0.5)
 """Cut-offs of the foreground that are tried."""
 _MOST_TRIED = 8
 """Cut-offs of the object probability that are compared, of those with which counts are even: each takes a look at all sites."""
-_EMPTY_PX, _EMPTY_FIELDS, _ABOVE_NOISE = 512, 24, 0.05
-"""Side and number of the fields without nuclei that a network is shown, and how far above the best object in them one must be."""
-_EMPTY_LIGHT = 0.4
-"""Largest stray light in them, relative to a bright nucleus."""
+_EMPTY_PX, _ABOVE_NOISE = 512, 0.1
+"""Side of the fields without nuclei that a network is shown, and how far above the best object in them one must be."""
 _NEAR_THE_REFERENCE, _AS_EVEN = 0.05, 0.003
 """Counts that are further from what is wanted than the nearest by less than this share of it are as good as that. At the brightest
 level the reference's count is wanted, which misses some nuclei itself; below it, that of the brightest level."""
@@ -129,9 +126,9 @@ def _some(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _presence(make_maps: MapMaker, dose: float) -> float:
     """Return the least probability of the best object of an image with nuclei: more than noise and stray light reach."""
     rng = np.random.default_rng(0)
+    x = np.broadcast_to(np.linspace(0, 1, _EMPTY_PX, dtype=np.float32), (_EMPTY_PX, _EMPTY_PX))
     best = 0.0
-    for number in range(_EMPTY_FIELDS):
-        stray = _EMPTY_LIGHT * (number % 4) / 3 * ramp((_EMPTY_PX, _EMPTY_PX), rng)
-        counts = make_maps.camera.expose(np.float32(make_maps.peak_e * dose) * (stray + np.float32(0.05)), rng)
+    for light in (0 * x, 0 * x + 0.1, 0 * x + 0.3, 0.5 * x, np.where(x > 0.6, 0.4, 0.05)):
+        counts = make_maps.camera.expose(np.float32(make_maps.peak_e * dose) * light.astype(np.float32), rng)
         best = max(best, float(find_candidates(make_maps(counts, dose), _PROBABILITY[0]).scores.max(initial=0)))
     return min(best + _ABOVE_NOISE, 0.95) if best else 0.0
