@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -37,8 +36,6 @@ _WARM_S, _END_S = 180.0, 60.0
 _STATUS_S = 2.0
 _MOST_RESTARTS = 20
 _LATENCIES = 1000
-_SWITCH_S = 0.0005
-"""Longest that another thread keeps the interpreter from the engine's, while the hook is there (Python's own choice: 5 ms)."""
 log = logging.getLogger(__name__)
 
 
@@ -104,8 +101,7 @@ class LiveHook:
 
     def __enter__(self) -> Self:
         self._run.live.cut_torn_line()
-        self._switch_s = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_S)
+        self._open_pipes()
         self._start()
         self._thread = threading.Thread(target=self._listen, name="live", daemon=True)
         self._thread.start()
@@ -116,7 +112,6 @@ class LiveHook:
 
     def __exit__(self, *_: object) -> None:
         """Wait for what is still being segmented, and end the worker."""
-        sys.setswitchinterval(self._switch_s)
         self._is_closing = True
         self._send(None)
         self._thread.join(_END_S)
@@ -131,14 +126,16 @@ class LiveHook:
     def _gave_up(self) -> bool:
         return self._counts["restarts"] > _MOST_RESTARTS
 
+    def _open_pipes(self) -> None:
+        self._their_jobs, self._jobs = self._context.Pipe(duplex=False)
+        self._results, self._their_results = self._context.Pipe(duplex=False)
+
     def _start(self) -> None:
-        jobs, self._jobs = self._context.Pipe(duplex=False)
-        self._results, results = self._context.Pipe(duplex=False)
-        arguments = (self._setup, self._slots, jobs, results)
+        arguments = (self._setup, self._slots, self._their_jobs, self._their_results)
         self._process: BaseProcess = self._context.Process(target=work, args=arguments, name="live", daemon=True)
         self._process.start()
-        jobs.close()
-        results.close()
+        self._their_jobs.close()
+        self._their_results.close()
 
     def _listen(self) -> None:
         """Take what the worker says, and start another one where it ends too early."""
@@ -197,24 +194,32 @@ class LiveHook:
         log.warning("live segmentation: %s; another one begins, the acquisition goes on", told)
         self._errors.append(told)
         self._counts["restarts"] += 1
-        self._lose_what_waits(told)
+        with self._news:  # what is handed over from here on is for the next worker, and no longer lost with this one
+            lost = self._taken_back()
+            self._jobs.close()
+            self._results.close()
+            self._open_pipes()
+        self._note([_of(job.record, "lost", told) for job in lost])
         if self._gave_up:
             log.warning("live segmentation: no more workers are begun")
             with self._news:
                 self._news.notify_all()
             return False
-        self._jobs.close()
-        self._results.close()
         self._start()
         return True
 
     def _lose_what_waits(self, why: str) -> None:
         with self._news:
-            lost = [job for job, _ in self._waiting.values()]
-            self._waiting.clear()
-            self._free = list(range(len(self._slots)))
-            self._news.notify_all()
+            lost = self._taken_back()
         self._note([_of(job.record, "lost", why) for job in lost])
+
+    def _taken_back(self) -> list[Job]:
+        """Take back all images that wait, and their slots; with the lock held."""
+        lost = [job for job, _ in self._waiting.values()]
+        self._waiting.clear()
+        self._free = list(range(len(self._slots)))
+        self._news.notify_all()
+        return lost
 
     def _send(self, job: Job | None) -> bool:
         try:
@@ -242,8 +247,9 @@ class LiveHook:
             self._number += 1
             job = Job(self._number, slot, record, is_reference)
             self._waiting[job.number] = job, since
-        np.copyto(self._slots[slot], image)
-        self._send(job)
+            # With the lock held: a worker that ends meanwhile must not have the slot given away under the image.
+            np.copyto(self._slots[slot], image)
+            self._send(job)
 
     def site(self, place: Place) -> str:
         """Leave out the sites of a well in which enough nuclei were found."""

@@ -47,7 +47,7 @@ def watch(run: RunFolder) -> None:
     Raises
     ------
     ProblemsError
-        If ndv is not installed.
+        If ndv is not installed, or there is no image and none will come.
     """
     try:
         import ndv
@@ -60,6 +60,8 @@ def watch(run: RunFolder) -> None:
         if time.monotonic() - looked_s >= _EVERY_S:
             looked_s = time.monotonic()
             there = newest(run)
+            if there is None and not run.is_locked():
+                raise ProblemsError([Problem("has no image, and none is being acquired", str(run.path))])
             if there is not None and there[0] != shown:
                 shown, picture = there
                 if viewer is None:
