@@ -199,7 +199,7 @@ class LiveHook:
             self._jobs.close()
             self._results.close()
             self._open_pipes()
-        self._note([_of(job.record, "lost", told) for job in lost])
+        self._note([LiveRecord.of(job.record, state="lost", reason=told) for job in lost])
         if self._gave_up:
             log.warning("live segmentation: no more workers are begun")
             with self._news:
@@ -211,7 +211,7 @@ class LiveHook:
     def _lose_what_waits(self, why: str) -> None:
         with self._news:
             lost = self._taken_back()
-        self._note([_of(job.record, "lost", why) for job in lost])
+        self._note([LiveRecord.of(job.record, state="lost", reason=why) for job in lost])
 
     def _taken_back(self) -> list[Job]:
         """Take back all images that wait, and their slots; with the lock held."""
@@ -241,7 +241,7 @@ class LiveHook:
         with self._news:
             if self._gave_up or not self._free:
                 why = "no worker" if self._gave_up else f"{len(self._slots)} images were waiting already"
-                self._dropped.append(_of(record, "dropped", why))
+                self._dropped.append(LiveRecord.of(record, state="dropped", reason=why))
                 return
             slot = self._free.pop()
             self._number += 1
@@ -387,8 +387,3 @@ class LiveHook:
             return
         self._told_s = now
         self._run.write_status("live", state=state, **self.summary())
-
-
-def _of(record: FrameRecord, state: str, reason: str) -> LiveRecord:
-    place = {name: getattr(record, name) for name in ("well", "site", "t", "z", "attempt", "level")}
-    return LiveRecord.model_validate({**place, "state": state, "reason": reason})

@@ -156,12 +156,12 @@ class _Worker:
         except Exception as error:  # torch and zarr raise what they like
             log.exception("an image could not be segmented")
             told = " ".join(f"{type(error).__name__}: {error}".split())
-            found = _of(record, state="failed", reason=told, model=self._model)
+            found = LiveRecord.of(record, state="failed", reason=told, model=self._model)
         return Done(job.number, (found,))
 
     def _segmented(self, record: FrameRecord, image: NDArray[np.uint16]) -> LiveRecord:
         if self._predictor is None:
-            return _of(record, state="no model", reason="there is none yet")
+            return LiveRecord.of(record, state="no model", reason="there is none yet")
         camera = self._profile.camera
         dose = record.signal_dose_ms / self._full_light_ms
         prediction = self._predictor(image, dose)
@@ -176,7 +176,7 @@ class _Worker:
         self._run.nuclei.write(LIVE, *record.site_key, table)
         whole = nuclei[~nuclei["touches_border"]]
         self._dna[record.level].extend(whole["integrated_intensity_e"])
-        return _of(
+        return LiveRecord.of(
             record,
             state="segmented",
             reason="; ".join(self._doubts(labels, image, nuclei)),
@@ -225,7 +225,9 @@ class _Worker:
             half = matching(reference, labels).at(0.5)
             record = sentinel.record.model_copy(update={"level": level})
             figures = {"nuclei": half.n_pred, "reference_nuclei": half.n_true, "matched": half.tp}
-            records.append(_of(record, state="compared", model=sentinel.model, f1=round(half.f1, 4), **figures))
+            records.append(
+                LiveRecord.of(record, state="compared", model=sentinel.model, f1=round(half.f1, 4), **figures)
+            )
         return records
 
     def _find_g1(self) -> bool:
@@ -242,8 +244,3 @@ class _Worker:
                     dna.clear()  # two peaks may be seen among other nuclei
                 return True
         return False
-
-
-def _of(record: FrameRecord, **values: Any) -> LiveRecord:
-    place = {name: getattr(record, name) for name in ("well", "site", "t", "z", "attempt", "level")}
-    return LiveRecord(**place, **values)

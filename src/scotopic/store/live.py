@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
 from scotopic.photons import FrozenModel
+
+if TYPE_CHECKING:
+    from scotopic.store.ledger import FrameRecord
 
 LIVE = "live"
 """Name of the tables of nuclei that were found live, and beginning of the names of the labels."""
@@ -51,6 +54,12 @@ class LiveRecord(FrozenModel):
     """Of a comparison: nuclei that both have."""
     latency_ms: float | None = None
     """From the frame to this record."""
+
+    @classmethod
+    def of(cls, frame: FrameRecord, **values: Any) -> Self:
+        """Return the line of a frame, with its place."""
+        place = {name: getattr(frame, name) for name in ("well", "site", "t", "z", "attempt", "level")}
+        return cls.model_validate(place | values)
 
     @property
     def key(self) -> tuple[str, int, int, int]:
