@@ -2,7 +2,7 @@
 
 usage: network.py MODEL
 
-Prints the time of network and instances for frames of the simulated microscope (limits: 90 ms at 512², 1.5 s at 2048² on
+Prints the time of network and instances for frames of the simulated microscope (limits: 60 ms at 512², 1 s at 2048² on
 two cores), the peak memory of a process that does nothing else (limit: 2 GB), and the number of nuclei found in fields
 without any: flat background, a slope and a step of it, at every light level (limit: none).
 """
@@ -56,7 +56,7 @@ def main() -> None:
     model = Model.load(parser.parse_args().model)
     predictor, camera, rng = Predictor(model), model.card.camera, np.random.default_rng(0)
     print(f"# {machine()}; {predictor.computes_in}")
-    for size, limit in ((512, 0.09), (2048, 1.5)):
+    for size, limit in ((512, 0.06), (2048, 1.0)):
         for level, dose in model.card.levels.items():
             counts = image(size, dose)
             seconds = []

@@ -1,6 +1,6 @@
 """How well real nuclei are found in the dark by a network that no human has taught.
 
-usage: real_nuclei.py FOLDER [--work DIR] [--minutes 12 | --steps N] [--as-they-are] [--simulator-as-it-is] [--by-hand]
+usage: real_nuclei.py FOLDER [--work DIR] [--minutes 12 | --steps N] [--threads N] [--as-they-are] [--simulator-as-it-is] [--by-hand]
        FOLDER with images/, masks/ and index.csv, whose `split` column says `tune` or `test`
 
 The images are the specimen of the simulated microscope, one a well: those of `tune` are learned from, by the reference
@@ -85,7 +85,9 @@ def write_job(folder: Path, images: Path, asked: argparse.Namespace) -> tuple[Pa
     travel = [site.well for site in ImagingProtocol.model_validate(protocol).sites_in_travel_order(fov_um)]
     wells = travel[: n_tune + n_test]  # images go to wells in the order of travel
     protocol |= {"wells": ", ".join(wells), "held_out": ", ".join(wells[n_tune:])}
-    protocol["training"] = {"minutes": asked.minutes} | ({"steps": asked.steps} if asked.steps else {})
+    protocol["training"] = {"minutes": asked.minutes} | {
+        key: value for key in ("steps", "threads") if (value := getattr(asked, key))
+    }
     paths = folder / "protocol.yaml", folder / "microscope.yaml"
     for path, content in zip(paths, (protocol, profile), strict=True):
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -126,6 +128,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where specimen and run are kept")
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--by-hand", action="store_true")
     parser.add_argument("--as-they-are", action="store_true")
     parser.add_argument("--simulator-as-it-is", action="store_true")

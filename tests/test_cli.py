@@ -178,6 +178,28 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
 
 
 @pytest.mark.e2e
+def test_the_network_learns_beside_the_acquisition_and_live_segmentation_takes_what_it_offers(tmp_path):
+    out, protocol = tmp_path / "RUN", tmp_path / "beside.yaml"
+    text = QUICKSTART.read_text(encoding="utf-8").replace("minutes: 2}", "minutes: 0.3, threads: 1}")
+    protocol.write_text(text + "live: {}\n", encoding="utf-8")
+    slow = tmp_path / "slow.yaml"
+    profile = SIMULATED.read_text(encoding="utf-8").replace("simulated.cfg", str(SIMULATED.with_suffix(".cfg")))
+    slow.write_text(profile.replace("clock: fast", "clock: real"), encoding="utf-8")
+    result = scotopic("run", protocol, "--microscope", slow, "--out", out)
+    assert result.returncode == 0, result.stdout + result.stderr
+    said = result.stdout
+    assert "model " in said.partition("verified: 96 frames")[0], said
+    assert "no more sites come: 12 to learn from, 4 to check on" in said
+    run = RunFolder(out)
+    training = run.read_status("train")
+    assert training["state"] == "completed"
+    assert training["offers"] >= 1
+    live = [record for record in run.live.read() if record.state == "segmented"]
+    assert live, "an offered network was used before the plate was complete"
+    assert {record.model for record in live} <= {path.stem for path in run.models_path.glob("*.safetensors")}
+
+
+@pytest.mark.e2e
 def test_a_run_that_nothing_can_be_learned_from_says_so_and_its_report_too(tmp_path):
     """MMCore's demo camera shows no nuclei."""
     protocol = tmp_path / "p.yaml"

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -205,7 +206,7 @@ def acquire(
     from scotopic.display import progress_display
 
     with _told_in_one_line():
-        with progress_display() as show:
+        with progress_display(partial(workflow.stage_lines, out)) as show:
             result = workflow.acquire(
                 protocol, microscope, out, typer.echo, specimen=specimen, model=model, view=view, on_progress=show
             )
@@ -222,7 +223,7 @@ def run(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specime
     from scotopic.display import progress_display
 
     with _told_in_one_line():
-        with progress_display() as show:
+        with progress_display(partial(workflow.stage_lines, out)) as show:
             code = workflow.run(protocol, microscope, out, typer.echo, specimen, show)
     raise typer.Exit(code)
 

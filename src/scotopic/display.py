@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,39 +15,76 @@ if TYPE_CHECKING:
 
     from scotopic.microscope import Progress
 
+_READ_S = 1.0
+"""Between two looks at what the other processes say."""
 _SHADES = "·░▒▓█"
 """A well: not begun, ..., done."""
 
 
 @contextmanager
-def progress_display() -> Iterator[Callable[[Progress], None] | None]:
-    """Show plate map, bar and figures on a terminal; elsewhere nothing, so that one line a site is printed."""
+def progress_display(told: Callable[[float | None], list[str]]) -> Iterator[Callable[[Progress], None] | None]:
+    """Show plate map, bar and figures on a terminal; elsewhere nothing, so that one line a site is printed.
+
+    Parameters
+    ----------
+    told : callable
+        What the other processes of the run say of themselves, in lines; it is given the time until the plate is complete.
+    """
     if not sys.stdout.isatty():
         yield None
         return
     from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
 
-    bar = Bar(
-        TextColumn("{task.fields[site]:>8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("sites"),
-        TimeRemainingColumn(),
-    )
-    task = bar.add_task("", total=None, site="")
-    with Live(bar, transient=False, refresh_per_second=4) as live:
-
-        def show(progress: Progress) -> None:
-            bar.update(task, total=progress.sites_planned, completed=progress.sites_done, site=progress.last_site)
-            live.update(_picture(progress, bar))
-
-        yield show
+    picture = _Picture(told)
+    with Live(get_renderable=picture.drawn, transient=False, refresh_per_second=4):
+        yield picture.show
 
 
-def _picture(progress: Progress, bar: RenderableType) -> RenderableType:
-    from rich.console import Group
+class _Picture:
+    """What is shown: the acquisition as it was told last, the other processes as their status files say."""
+
+    def __init__(self, told: Callable[[float | None], list[str]]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._told = told
+        self._progress: Progress | None = None
+        self._bar = Bar(
+            TextColumn("{task.fields[site]:>8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("sites"),
+            TimeRemainingColumn(),
+        )
+        self._task = self._bar.add_task("", total=None, site="")
+        self._lines: list[str] = []
+        self._read_s = -_READ_S
+
+    def show(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bar.update(
+            self._task, total=progress.sites_planned, completed=progress.sites_done, site=progress.last_site
+        )
+
+    def drawn(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        if time.monotonic() - self._read_s >= _READ_S:
+            self._read_s = time.monotonic()
+            with suppress(Exception):  # a picture must not end what it shows
+                self._lines = self._of_the_others()
+        of_the_others = [Text(line) for line in self._lines]
+        return Group(*(_picture(self._progress, self._bar) if self._progress else ()), *of_the_others)
+
+    def _of_the_others(self) -> list[str]:
+        if self._progress is None:
+            return []
+        whole = self._progress.sites_done >= self._progress.sites_planned
+        return self._told(0 if whole else self._progress.seconds_left)
+
+
+def _picture(progress: Progress, bar: RenderableType) -> list[RenderableType]:
     from rich.text import Text
 
     from scotopic.protocol import rounded
@@ -70,7 +108,7 @@ def _picture(progress: Progress, bar: RenderableType) -> RenderableType:
         lines.append(Text(f"{progress.frames_saturated} frames saturated", style="yellow"))
     if progress.paused or progress.waiting:
         lines.append(Text(f"paused: {progress.paused}" if progress.paused else progress.waiting, style="yellow"))
-    return Group(*lines)
+    return lines
 
 
 def plate_map(progress: Progress) -> Text:

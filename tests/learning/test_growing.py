@@ -33,6 +33,7 @@ def test_sites_that_come_while_it_learns_are_learned_from(segmented_plate, tmp_p
     monkeypatch.setattr(learning, "_LOOK_S", 0)
     monkeypatch.setattr(learning, "give_way", lambda: None)
     monkeypatch.setattr(training, "_CHECKPOINT_S", 0)
+    monkeypatch.setattr(training, "_LOOK_S", 0)
     held = []
     monkeypatch.setattr(
         training,
@@ -45,6 +46,8 @@ def test_sites_that_come_while_it_learns_are_learned_from(segmented_plate, tmp_p
     assert "no more sites come: 4 to learn from, 2 to check on" in said
     assert max(held[: held.index(0.5) + 1]) == 0.5
     assert run.read_status("train")["state"] == "completed"
+    offered = [line for line in said if line.startswith("model ")]
+    assert len(offered) == 1 + run.read_status("train")["offers"]
     assert list((run.path / "models" / "tensorboard").iterdir())
 
 

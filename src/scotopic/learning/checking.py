@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotopic.learning.instances import find_candidates, nuclei_of, visible
+from scotopic.learning.batches import ramp
+from scotopic.learning.instances import best_score, find_candidates, nuclei_of, visible
 from scotopic.learning.model import CutOff
 from scotopic.nuclei import matching, pooled
 
@@ -24,8 +25,13 @@ _FOREGROUND = (0.2, 0.35, 0.5)
 """Cut-offs of the foreground that are tried."""
 _MOST_TRIED = 8
 """Cut-offs of the object probability that are compared, of those with which counts are even: each takes a look at all sites."""
-_EMPTY_PX, _ABOVE_NOISE = 512, 0.1
-"""Side of the fields without nuclei that a network is shown, and how far above the best object in them one must be."""
+_MOST_PEAKS, _A_FEW = 4, 50
+"""Objects that are looked at, for each of the reference masks and for each image: more are none that a cut-off could keep."""
+_EMPTY_FIELDS, _EMPTY_PX, _EMPTY_LIGHT = 24, 512, 0.4
+"""Fields without nuclei that a network is shown, their side, and their most light in parts of a bright nucleus."""
+_ABOVE_NOISE, _FEW_IMAGES_LOST = 0.05, 10
+"""How far above the best object in them one must be; but so high that more than this percentage of the images with nuclei would
+count as empty it is never."""
 _NEAR_THE_REFERENCE, _AS_EVEN = 0.05, 0.003
 """Counts that are further from what is wanted than the nearest by less than this share of it are as good as that. At the brightest
 level the reference's count is wanted, which misses some nuclei itself; below it, that of the brightest level."""
@@ -77,11 +83,17 @@ def _check_level(
     look_at_emptiness: bool,
 ) -> LevelCheck:
     maps = [make_maps(site.images[level], site.doses[level]) for site in sites]
-    candidates = [find_candidates(each, _PROBABILITY[0]) for each in maps]
-    there = sum(int(np.unique(site.labels).size - 1) for site in sites)
+    of_each = [int(np.unique(site.labels).size - 1) for site in sites]
+    candidates = [
+        find_candidates(m, _PROBABILITY[0], _MOST_PEAKS * n + _A_FEW) for m, n in zip(maps, of_each, strict=True)
+    ]
+    there = sum(of_each)
     wanted = round(there * brightest.nuclei / max(brightest.reference_nuclei, 1)) if brightest else there
     dose = float(np.mean([site.doses[level] for site in sites]))
-    presence = _presence(make_maps, dose) if look_at_emptiness else 0.0
+    presence = 0.0
+    if look_at_emptiness:
+        with_nuclei = [best_score(m) for m, n in zip(maps, of_each, strict=True) if n]
+        presence = min(_presence(make_maps, dose), float(np.percentile(with_nuclei, _FEW_IMAGES_LOST)))
 
     def compare(probability: float, foreground: float) -> LevelCheck:
         cut_off = CutOff(dose=dose, probability=probability, foreground=foreground, presence=presence)
@@ -126,9 +138,10 @@ def _some(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _presence(make_maps: MapMaker, dose: float) -> float:
     """Return the least probability of the best object of an image with nuclei: more than noise and stray light reach."""
     rng = np.random.default_rng(0)
-    x = np.broadcast_to(np.linspace(0, 1, _EMPTY_PX, dtype=np.float32), (_EMPTY_PX, _EMPTY_PX))
+    shape, full = (_EMPTY_PX, _EMPTY_PX), np.float32(make_maps.peak_e * dose)
     best = 0.0
-    for light in (0 * x, 0 * x + 0.1, 0 * x + 0.3, 0.5 * x, np.where(x > 0.6, 0.4, 0.05)):
-        counts = make_maps.camera.expose(np.float32(make_maps.peak_e * dose) * light.astype(np.float32), rng)
-        best = max(best, float(find_candidates(make_maps(counts, dose), _PROBABILITY[0]).scores.max(initial=0)))
-    return min(best + _ABOVE_NOISE, 0.95) if best else 0.0
+    for number in range(_EMPTY_FIELDS):
+        even, stray = np.float32(_EMPTY_LIGHT) * rng.random(2, np.float32) if number else np.zeros(2, np.float32)
+        counts = make_maps.camera.expose(full * (even + stray * ramp(shape, rng)), rng)
+        best = max(best, best_score(make_maps(counts, dose)))
+    return min(best + _ABOVE_NOISE, 0.95)

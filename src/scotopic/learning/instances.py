@@ -54,12 +54,23 @@ class Candidates:
     """Which object each grid point belongs to, from 1; 0 none: shape (Y/2, X/2)."""
 
 
-def find_candidates(maps: Maps, least: float) -> Candidates:
-    """Return the objects with a probability of at least `least`, best first, none mostly inside better ones."""
+def best_score(maps: Maps) -> float:
+    """Return the probability of the best object of an image."""
+    return float(ndi.gaussian_filter(maps.probability, _SMOOTH).max())
+
+
+def find_candidates(maps: Maps, least: float, most: int | None = None) -> Candidates:
+    """Return the objects with a probability of at least `least`, best first, none mostly inside better ones.
+
+    Parameters
+    ----------
+    most : int, optional
+        No more than the best so many peaks are looked at: a network that has hardly learned sees thousands.
+    """
     smooth = ndi.gaussian_filter(maps.probability, _SMOOTH)
     peak = (smooth >= least) & (smooth == ndi.maximum_filter(smooth, 3))
     rows, columns = np.nonzero(peak)
-    order = np.argsort(-smooth[rows, columns], kind="stable")
+    order = np.argsort(-smooth[rows, columns], kind="stable")[:most]
     rows, columns = rows[order], columns[order]
     lengths = np.clip(maps.rays_at(rows, columns) / GRID, _SHORTEST, _LONGEST)
     owner = np.zeros(smooth.shape, np.int32)

@@ -58,7 +58,7 @@ def model_of(run: RunFolder, settings: TrainingSettings, trained: Trained, speci
         steps=trained.progress.step,
         seed=settings.seed,
         dtype=trained.dtype,
-        f1={level: round(check.f1, 4) for level, check in trained.checks.items()},
+        f1=trained.f1,
         versions={"scotopic": __version__, "torch": torch.__version__, "numpy": version("numpy")},
     )
     return Model(card, trained.network)

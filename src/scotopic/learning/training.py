@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -37,6 +38,8 @@ _NORMALISATION_FROZEN = 0.25
 """Share of the budget after which normalisation is that of prediction."""
 _CHECKPOINT_S = 60.0
 _STATUS_S = 2.0
+_LOOK_S = 10.0
+"""While a plate grows, between two looks at what has come."""
 _POOL_MPX = 60.0
 """Sites held at a time, in megapixels: 1.1 GB with their targets."""
 _STEPS_A_SITE = 10
@@ -46,6 +49,9 @@ _CHECK_MPX, _FINAL_CHECK_MPX = 1.0, 8.0
 _PEAK_SITES = 24
 _OF_A_GROWING_PLATE = 0.5
 """Share of the budget that may be used up before the plate is complete: the rest is for all of it."""
+_FIRST_OFFER, _NEXT_OFFER, _OFFER_CHECK_MPX = 0.2, 1.5, 2.0
+"""While a plate grows a network is offered once it has worked for this share of the budget, and again whenever it has worked so many
+times longer; and what it is checked on before, in megapixels at most."""
 _TAIL = 0.8
 """Where the learning rate is taken up again when validation no longer improves, as a share of the budget."""
 _PATIENCE, _BETTER = 10, 0.002
@@ -64,6 +70,8 @@ class Progress:
     """What was used up when validation no longer improved; nothing if it still does."""
     seconds: float = 0.0
     """Time trained, checks included; what came between a kill and the next start is left out."""
+    offers: int = 0
+    """Networks that were offered while the plate grew."""
     checks: list[dict[str, Any]] = field(default_factory=list)
     """One a checkpoint: `step`, `seconds`, `loss`, and `f1` by light level."""
 
@@ -73,6 +81,11 @@ class Progress:
             return _TAIL + (1 - _TAIL) * (self.spent - self.levelled_off) / (0.25 * self.levelled_off)
         return self.spent / _budget(settings)
 
+    def has_one_to_offer(self, settings: TrainingSettings) -> bool:
+        """Return whether it has worked long enough for the next offer."""
+        worked = self.step if settings.steps else self.seconds
+        return worked >= _FIRST_OFFER * _NEXT_OFFER**self.offers * _budget(settings)
+
 
 Growth = tuple["Pairs", bool]
 """What there is to learn from now, and whether the plate still grows."""
@@ -80,7 +93,7 @@ Growth = tuple["Pairs", bool]
 
 @dataclass(frozen=True)
 class Trained:
-    """A network at the end of its training."""
+    """A network at the end of its training, or while its plate still grows."""
 
     network: NucleusNet
     peak_e: float
@@ -89,9 +102,14 @@ class Trained:
     """Light level -> cut-offs and scores on the validation wells."""
     validation: list[TrainingSite]
     pairs: Pairs
-    """What it learned from, in the end."""
+    """What it learned from."""
     progress: Progress
     dtype: str
+
+    @property
+    def f1(self) -> dict[str, float]:
+        """Light level -> F1 at an IoU of 0.5 on the validation wells."""
+        return {level: round(check.f1, 4) for level, check in self.checks.items()}
 
 
 def train(
@@ -101,6 +119,7 @@ def train(
     say: Callable[[str], None],
     *,
     grow: Callable[[], Growth] | None = None,
+    offer: Callable[[Trained], object] = lambda _: None,
     curves: Curves | None = None,
 ) -> Trained:
     """Train on the pairs of a run, from its last checkpoint if there is one, until the budget is used up.
@@ -119,11 +138,14 @@ def train(
     say : callable
         Takes each line that the user is told.
     grow : callable, optional
-        Of a plate that grows: asked at each checkpoint for what there is by then.
+        Of a plate that grows: asked every few seconds for what there is by then.
+    offer : callable
+        Takes the network now and then while the plate grows, for those who segment it live.
     curves : Curves, optional
         Takes loss and scores, for TensorBoard.
     """
-    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    threads = settings.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads if grow is None else max(1, threads - 1))  # one core stays with the microscope
     device = chosen_device(settings.device)
     camera = run.read_profile().camera
     pool = _Pool(run, pairs.training, settings.seed)
@@ -183,8 +205,12 @@ def train(
             curves.add(progress.checks[-1], _learning_rate(progress.step, progress.share_done(settings)))
         return scores
 
+    def now_trained(sites: list[TrainingSite]) -> Trained:
+        checks = check(sites, final=True)
+        return Trained(copy.deepcopy(network).cpu(), peak_e, checks, sites, pairs, copy.copy(progress), dtype)
+
     growing = grow is not None
-    clock = checked_s = time.monotonic()
+    clock = checked_s = looked_s = time.monotonic()
     told_s, losses = -math.inf, [math.nan]
     try:
         while (done := progress.share_done(settings)) < 1:
@@ -198,7 +224,8 @@ def train(
                 progress.spent = min(progress.spent, _OF_A_GROWING_PLATE * _budget(settings))
             if now - told_s >= _STATUS_S:
                 told_s = now
-                _write_status(run, "training", progress, settings, dtype=dtype, loss=float(np.nanmean(losses[-50:])))
+                recent = float(np.nanmean(losses[-50:]))
+                _write_status(run, "training", progress, settings, dtype=dtype, loss=recent, growing=growing)
             if now - checked_s >= _CHECKPOINT_S:
                 check(_within(validation, _CHECK_MPX), final=False)
                 losses = losses[-1:]
@@ -210,23 +237,26 @@ def train(
                     say("validation no longer improves: the learning rate falls, and the training ends")
                 save()
                 say(_told(progress, settings, growing=growing))
-                if growing and grow is not None:
-                    pairs, growing = grow()
-                    pool.grow(pairs.training)
-                    validation = _loaded(run, pairs.validation, _FINAL_CHECK_MPX, validation)
-                    if not growing:
-                        say(
-                            f"no more sites come: {len(pairs.training)} to learn from, {len(pairs.validation)} to check on"
-                        )
                 clock = checked_s = time.monotonic()
+            if growing and grow is not None and now - looked_s >= _LOOK_S:
+                if progress.has_one_to_offer(settings):
+                    progress.offers += 1
+                    save()  # first: who finds a model and no checkpoint takes the training for done
+                    offer(now_trained(_within(validation, _OFFER_CHECK_MPX)))
+                pairs, growing = grow()
+                pool.grow(pairs.training)
+                validation = _loaded(run, pairs.validation, _FINAL_CHECK_MPX, validation)
+                if not growing:
+                    torch.set_num_threads(threads)
+                    say(f"no more sites come: {len(pairs.training)} to learn from, {len(pairs.validation)} to check on")
+                clock = looked_s = time.monotonic()
     except BaseException:  # no checkpoint here: a step may be half done, and the last one is a minute old at most
         _write_status(run, "interrupted", progress, settings, dtype=dtype)
         raise
     say(
         f"{progress.step:,} steps done; choosing cut-offs on {len(validation)} sites of {_listed(pairs.validation_wells)}"
     )
-    checks = check(validation, final=True)
-    return Trained(network.cpu(), peak_e, checks, validation, pairs, progress, dtype)
+    return now_trained(validation)
 
 
 class _Pool:
@@ -312,8 +342,12 @@ def _check_line(progress: Progress, value: float, checks: dict[str, LevelCheck])
 
 
 def _seconds_left(progress: Progress, settings: TrainingSettings) -> float | None:
-    done = progress.share_done(settings)
-    return progress.seconds * (1 - done) / done if done else None
+    """Return what is left of the budget; of a plate that grows, what is kept for when it is complete at least."""
+    if settings.steps is None:
+        end = _budget(settings) if progress.levelled_off is None else 1.25 * progress.levelled_off
+        return max(0.0, end - progress.spent)
+    left = settings.steps - progress.spent
+    return progress.seconds / progress.step * left if progress.step else None
 
 
 def _told(progress: Progress, settings: TrainingSettings, *, growing: bool) -> str:

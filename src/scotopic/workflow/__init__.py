@@ -8,6 +8,7 @@ from scotopic.workflow.look import snap
 from scotopic.workflow.models import export_model, model_facts
 from scotopic.workflow.reporting import compare, report
 from scotopic.workflow.segmentation import segment, segment_run
+from scotopic.workflow.stages import stage_lines
 from scotopic.workflow.validating import validate
 from scotopic.workflow.whole import exit_code, run
 
@@ -30,6 +31,7 @@ __all__ = [
     "segment_run",
     "segment_with_model",
     "snap",
+    "stage_lines",
     "train",
     "validate",
     "verify",

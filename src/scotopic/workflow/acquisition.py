@@ -14,6 +14,7 @@ from scotopic.protocol import (
     rounded,
 )
 from scotopic.workflow.job import checked_job
+from scotopic.workflow.stages import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ def acquire(
     model: Path | None = None,
     view: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_begin: Callable[[ImagingProtocol], None] = lambda _: None,
 ) -> AcquireResult:
     """Check a job, acquire it into a run folder (or go on with it), and verify what is on the disk.
 
@@ -49,6 +51,8 @@ def acquire(
         Show the newest image in a window, from a process of its own.
     on_progress : callable, optional
         Called after each site; without it, one line a site is said.
+    on_begin : callable
+        Called with the protocol as it is run once the run folder is there, before anything moves.
 
     Raises
     ------
@@ -68,9 +72,10 @@ def acquire(
     held_out = ", ".join(protocol.held_out_wells) or "none"
     say(f"check passed: {protocol.n_frames:,} frames planned, held-out wells: {held_out}")
     run_folder = microscope.prepare_run(protocol_path, profile_path, protocol, profile, out)
-    if view:
-        _open_window(out)
     try:
+        if view:
+            _open_window(out)
+        on_begin(protocol)
         with _live(run_folder, protocol, profile, model, say) as director:
             result = microscope.acquire(
                 protocol,
@@ -180,7 +185,7 @@ def progress_line(progress: Progress) -> str:
         return f"paused: {progress.paused}"
     if progress.waiting:
         return f"{progress.sites_done} of {progress.sites_planned} sites; {progress.waiting}"
-    left = "" if progress.seconds_left is None else f", {_duration(progress.seconds_left)} left"
+    left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
     odd = "".join(
         f", {count} frames {what}"
         for what, count in (
@@ -192,12 +197,6 @@ def progress_line(progress: Progress) -> str:
         if count
     )
     return f"{progress.last_site}: {progress.sites_done} of {progress.sites_planned} sites{odd}{left}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def verify(run_path: Path) -> list[Problem]:

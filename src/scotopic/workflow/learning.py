@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from scotopic.learning.pairs import Pairs
+    from scotopic.learning.promotion import Promotion
+    from scotopic.learning.training import Trained
     from scotopic.protocol import TrainingSettings
     from scotopic.store import RunFolder
 
@@ -107,29 +109,34 @@ def _train(
     from scotopic.learning.promotion import model_of, promote
     from scotopic.learning.training import train as train_network
 
+    specimen = specimen_of(run.path)
+
+    def offer(trained: Trained) -> Promotion:
+        outcome = promote(run, model_of(run, settings, trained, specimen), trained)
+        scores = ", ".join(f"{value:.3f} at {level}" for level, value in trained.f1.items())
+        say(f"model {outcome.hash}: F1 against the reference masks of the validation wells {scores}")
+        if not outcome.promoted:
+            say(f"not promoted: {outcome.reason}")
+        return outcome
+
     with closing(Curves(run.models_path / "tensorboard")) if tensorboard else nullcontext() as curves:
         grow = partial(_grown, run, say) if growing else None
-        trained = train_network(run, pairs, settings, say, grow=grow, curves=curves)
-    model = model_of(run, settings, trained, specimen_of(run.path))
-    outcome = promote(run, model, trained)
-    f1 = {level: round(check.f1, 4) for level, check in trained.checks.items()}
+        trained = train_network(run, pairs, settings, say, grow=grow, offer=offer, curves=curves)
+    outcome = offer(trained)
     run.write_status(
         "train",
         state="completed",
         model=outcome.hash,
         promoted=outcome.promoted,
         reason=outcome.reason,
-        f1=f1,
+        f1=trained.f1,
         step=trained.progress.step,
         seconds=round(trained.progress.seconds, 1),
+        offers=trained.progress.offers,
         checks=trained.progress.checks,
         dtype=trained.dtype,
     )
     run.checkpoint_path.unlink(missing_ok=True)
-    scores = ", ".join(f"{value:.3f} at {level}" for level, value in f1.items())
-    say(f"model {outcome.hash}: F1 against the reference masks of the validation wells {scores}")
-    if not outcome.promoted:
-        say(f"not promoted: {outcome.reason}")
 
 
 def _pairs(run: RunFolder, *, growing: bool = False) -> Pairs:

@@ -1,4 +1,4 @@
-"""The whole job in one go: acquire, learn, judge. Each stage goes on where a kill has stopped it."""
+"""The whole job in one go: acquire and learn, judge. Each stage goes on where a kill has stopped it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from scotopic.workflow.acquisition import acquire
@@ -15,8 +16,10 @@ from scotopic.workflow.acquisition import acquire
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Self
 
     from scotopic.microscope import Progress
+    from scotopic.protocol import ImagingProtocol
 
 ENDS_WITH_STDIN = "SCOTOPIC_ENDS_WITH_STDIN"
 """Environment variable: a process that finds it set ends when its standard input does."""
@@ -38,9 +41,11 @@ def run(
     specimen: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> int:
-    """Check, acquire the plate, train on it, validate, and write the report.
+    """Check, acquire the plate with the training beside it, end the training, validate, and write the report.
 
-    Training and validation are processes of their own: torch never comes into the one that drives the microscope.
+    Training and validation are processes of their own: torch never comes into the one that drives the microscope. A
+    training whose budget is a number of steps begins when the plate is complete: it is to be repeatable, and what is
+    learned from a growing plate depends on when its sites came.
 
     Returns
     -------
@@ -52,34 +57,77 @@ def run(
     ProblemsError
         If the check or the verification fails.
     """
-    result = acquire(protocol_path, profile_path, out, say, specimen=specimen, on_progress=on_progress)
-    acquired = exit_code(result.end_reason)
-    if not result.end_reason.startswith("completed"):
-        return acquired
-    trained = _in_a_process_of_its_own("train", out, say)
+    with ExitStack() as stack:
+
+        def begin_to_learn(protocol: ImagingProtocol) -> None:
+            if protocol.training.steps is None:
+                beside.append(stack.enter_context(_Stage("train", out, say, "--follow")))
+
+        beside: list[_Stage] = []
+        result = acquire(
+            protocol_path,
+            profile_path,
+            out,
+            say,
+            specimen=specimen,
+            on_progress=on_progress,
+            on_begin=begin_to_learn,
+        )
+        acquired = exit_code(result.end_reason)
+        if not result.end_reason.startswith("completed"):
+            return acquired
+        trained = beside[0].wait() if beside else _done("train", out, say)
+        if beside and trained not in {0, _MISTAKE, _INTERRUPTED}:
+            say(f"the training beside the acquisition has ended with exit code {trained}: it goes on now")
+            trained = _done("train", out, say)
     if trained not in {0, _MISTAKE}:  # a mistake: nothing can be learned, which the report says too
         say("the training did not end; the same command goes on with it")
         return trained if trained == _INTERRUPTED else 1
-    judged = _in_a_process_of_its_own("validate", out, say)
+    judged = _done("validate", out, say)
     return judged if judged == _INTERRUPTED else int(any((acquired, trained, judged)))
 
 
-def _in_a_process_of_its_own(command: str, out: Path, say: Callable[[str], None]) -> int:
-    """Run a command on the run, pass on what it says, and return its exit code; it ends when this process does."""
-    words = [sys.executable, "-m", "scotopic", command, str(out)]
-    surroundings = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", ENDS_WITH_STDIN: "1"}
-    with subprocess.Popen(  # noqa: S603 - our own command
-        words,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=surroundings,
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            say(line.rstrip())
-    return process.returncode
+def _done(command: str, out: Path, say: Callable[[str], None]) -> int:
+    with _Stage(command, out, say) as stage:
+        return stage.wait()
+
+
+class _Stage:
+    """A command on the run in a process of its own, which ends when this one does. What it says is passed on."""
+
+    def __init__(self, command: str, out: Path, say: Callable[[str], None], *options: str) -> None:
+        surroundings = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", ENDS_WITH_STDIN: "1"}
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "scotopic", command, str(out), *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=surroundings,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self._say = say
+        self._reader = threading.Thread(target=self._pass_on, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, if it has not ended by itself: it does so when its standard input ends."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end, and return its exit code."""
+        code = self._process.wait()
+        self._reader.join()
+        return code
+
+    def _pass_on(self) -> None:
+        for line in self._process.stdout or ():
+            self._say(line.rstrip())
 
 
 def end_with_the_process_that_began_this_one() -> None:

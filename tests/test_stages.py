@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from scotopic.protocol import TrainingSettings
+from scotopic.workflow import stages
+
+TRAINING = {
+    "state": "training",
+    "step": 1234,
+    "seconds_left": 360,
+    "growing": True,
+    "checks": [{"f1": {"100%": 0.98, "0.05%": 0.91}}],
+}
+LIVE = {"images": {"segmented": 30, "dropped": 2, "lost": 0}, "model": "abc"}
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """A run of which the status files can be set."""
+    status = {}
+    protocol = SimpleNamespace(
+        training=TrainingSettings(minutes=12), held_out_wells=("B2", "C3"), sites=SimpleNamespace(count=9)
+    )
+    of = SimpleNamespace(read_status=lambda part: status.get(part, {}), read_protocol=lambda: protocol)
+    monkeypatch.setattr(stages, "RunFolder", lambda path: of)
+    return status, protocol
+
+
+def test_each_process_has_a_line_and_the_report_its_time(run, tmp_path):
+    status, _ = run
+    status |= {"train": TRAINING, "live": LIVE}
+    assert stages.stage_lines(tmp_path, 120) == [
+        "training: step 1,234, 6 min left once the plate is complete; F1 0.980 at 100%, 0.910 at 0.05%",
+        "live: 30 segmented, 2 dropped, model abc",
+        "report in about 9 min",
+    ]
+
+
+def test_before_anything_is_known_the_whole_budget_is_to_come(run, tmp_path):
+    assert stages.stage_lines(tmp_path, 120) == ["report in about 15 min"]
+    assert stages.stage_lines(tmp_path, None) == []
+
+
+def test_steps_take_nobody_knows_how_long(run, tmp_path):
+    _, protocol = run
+    protocol.training = TrainingSettings(steps=100)
+    assert stages.stage_lines(tmp_path, 120) == []
+
+
+def test_when_the_training_is_done_only_the_judgement_is_left(run, tmp_path):
+    status, _ = run
+    status["train"] = {"state": "completed", "model": "abc", "checks": []}
+    assert stages.stage_lines(tmp_path, 0) == ["training: completed, model abc", "report in about 54 s"]
