@@ -110,6 +110,22 @@ def profile_schema() -> None:
     typer.echo(json.dumps(MicroscopeProfile.model_json_schema(), indent=2))
 
 
+@_profile_app.command("new")
+def profile_new(
+    config: Annotated[Path, typer.Argument(metavar="CFG", help="Working Micro-Manager configuration (.cfg).")],
+    out: Annotated[Path | None, typer.Option(help="Profile to write; beside the configuration without it.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the microscope.")] = "",
+) -> None:
+    """Write a first profile of a microscope, with comments, from what its hardware says of itself.
+
+    Loads the hardware as Micro-Manager does: stages may home, the configuration's startup preset is applied. No light is switched on.
+    """
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.new_profile(config, typer.echo, out=out, name=name)
+
+
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file (.safetensors).")]
 
 

@@ -10,12 +10,19 @@ logging.getLogger().setLevel(_root_level)
 
 from scotopic.microscope.acquire import AcquireResult, Progress, acquire  # noqa: E402
 from scotopic.microscope.check import CheckReport, check_files  # noqa: E402
-from scotopic.microscope.core import LightOnError, close_microscope, open_microscope, switch_light_off  # noqa: E402
+from scotopic.microscope.core import (  # noqa: E402
+    LightOnError,
+    close_microscope,
+    load_config,
+    open_microscope,
+    switch_light_off,
+)
 from scotopic.microscope.exposure import Exposure  # noqa: E402
 from scotopic.microscope.hardware_check import check_hardware  # noqa: E402
 from scotopic.microscope.light_guard import LightGuard  # noqa: E402
-from scotopic.microscope.lock import microscope_lock  # noqa: E402
+from scotopic.microscope.lock import config_lock, microscope_lock  # noqa: E402
 from scotopic.microscope.look import image_site  # noqa: E402
+from scotopic.microscope.new_profile import look_at_hardware, profile_text  # noqa: E402
 from scotopic.microscope.resume import give_up_site, prepare_run  # noqa: E402
 
 __all__ = [
@@ -29,10 +36,14 @@ __all__ = [
     "check_files",
     "check_hardware",
     "close_microscope",
+    "config_lock",
     "give_up_site",
     "image_site",
+    "load_config",
+    "look_at_hardware",
     "microscope_lock",
     "open_microscope",
     "prepare_run",
+    "profile_text",
     "switch_light_off",
 ]

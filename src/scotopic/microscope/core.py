@@ -123,15 +123,8 @@ def open_microscope(
     ProblemsError, RuntimeError
         If the configuration cannot be loaded.
     """
-    path = profile.config_path(profile_path)
-    config = read_config(path)
-    folder = adapter_folder(config.libraries)
-    core = PythonDeviceCore() if config.has_python_devices else CMMCorePlus()
-    if folder is not None:
-        core.setDeviceAdapterSearchPaths([str(folder)])
+    core = load_config(profile.config_path(profile_path))
     try:
-        with loadable(config) as file:
-            core.loadSystemConfiguration(file)
         if profile.simulator is not None:
             setup = SimulatorSetup.of(profile, protocol)
             core.setProperty(profile.simulator.hub, "Setup", setup.model_dump_json())
@@ -140,6 +133,28 @@ def open_microscope(
         if protocol is not None:
             define_light_levels(core, profile, protocol)
         core.updateSystemStateCache()
+    except BaseException:
+        close_microscope(core)
+        raise
+    return core
+
+
+def load_config(path: Path) -> CMMCorePlus:
+    """Load the hardware of a Micro-Manager configuration, and return the core.
+
+    Raises
+    ------
+    ProblemsError, RuntimeError
+        If it cannot be loaded.
+    """
+    config = read_config(path)
+    folder = adapter_folder(config.libraries)
+    core = PythonDeviceCore() if config.has_python_devices else CMMCorePlus()
+    if folder is not None:
+        core.setDeviceAdapterSearchPaths([str(folder)])
+    try:
+        with loadable(config) as file:
+            core.loadSystemConfiguration(file)
     except BaseException:
         close_microscope(core)
         raise

@@ -32,7 +32,19 @@ def microscope_lock(profile: MicroscopeProfile, profile_path: Path) -> Iterator[
     if profile.simulator is not None:
         yield
         return
-    config = profile.config_path(profile_path)
+    with config_lock(profile.config_path(profile_path)):
+        yield
+
+
+@contextmanager
+def config_lock(config: Path) -> Iterator[None]:
+    """Have the hardware of a Micro-Manager configuration for this process.
+
+    Raises
+    ------
+    ProblemsError
+        If another process has it, saying which.
+    """
     folder = Path(os.environ.get("PROGRAMDATA") or tempfile.gettempdir()) / "scotopic"  # the same for all users
     folder.mkdir(parents=True, exist_ok=True)
     _share(folder, 0o1777)

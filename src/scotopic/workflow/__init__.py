@@ -6,6 +6,7 @@ from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
 from scotopic.workflow.look import snap
 from scotopic.workflow.models import export_model, model_facts
+from scotopic.workflow.new_profile import new_profile
 from scotopic.workflow.reporting import compare, report
 from scotopic.workflow.segmentation import segment, segment_run
 from scotopic.workflow.stages import stage_lines
@@ -22,6 +23,7 @@ __all__ = [
     "fit_to_specimen",
     "light_off",
     "model_facts",
+    "new_profile",
     "progress_line",
     "read_job",
     "report",

@@ -1,0 +1,293 @@
+"""A first profile of a microscope, from what its hardware says of itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pymmcore_plus import DeviceType, PropertyType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pymmcore_plus import CMMCorePlus
+
+_POWER_NAMES = ("intensity", "power", "level", "voltage", "brightness", "current", "volts", "percent")
+"""What light sources call their power, the likeliest first."""
+_SWITCH_NAMES = re.compile(r"enable|state|on.?off|^on$|emission|shutter", re.IGNORECASE)
+_OFF_VALUES = ("0", "Off", "off", "OFF", "Disabled", "False")
+UNKNOWN = "# ?"
+"""Marks the lines of a new profile that its user must fill in."""
+_COMMENTS_AT = 32
+_LIGHTS = (DeviceType.Generic, DeviceType.Shutter, DeviceType.SignalIO, DeviceType.Galvo, DeviceType.Hub)
+
+
+@dataclass(frozen=True)
+class Power:
+    """A property that could set the power of a light."""
+
+    device: str
+    property: str
+    most: float
+    """Largest value that the device allows."""
+    is_whole: bool
+    """Whether it takes whole numbers only."""
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A property that could switch a light on and off."""
+
+    device: str
+    property: str
+    off: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What of a microscope's devices could serve for what: the likeliest first, as its `.cfg` chose."""
+
+    cameras: tuple[str, ...]
+    xy_stages: tuple[str, ...]
+    z_drives: tuple[str, ...]
+    autofocus: tuple[str, ...]
+    shutters: tuple[str, ...]
+    powers: tuple[Power, ...]
+    switches: tuple[Switch, ...]
+    presets: dict[str, tuple[str, ...]]
+    """Config group -> presets, the group of channels first."""
+    width_px: int
+    height_px: int
+    bits: int
+    pixel_size_um: float
+    """0 where the `.cfg` does not say."""
+    exposure_ms: tuple[float, float] | None
+    """Shortest and longest exposure, where the camera says."""
+
+
+def look_at_hardware(core: CMMCorePlus) -> Hardware:
+    """Ask loaded hardware what it is; nothing moves, nothing is lit."""
+
+    def of_type(kind: DeviceType, current: str) -> tuple[str, ...]:
+        labels = core.getLoadedDevicesOfType(kind)
+        return tuple(sorted(labels, key=lambda label: label != current))
+
+    camera = core.getCameraDevice()
+    groups = sorted(core.getAvailableConfigGroups(), key=lambda g: (g != core.getChannelGroup(), g != "Channel"))
+    return Hardware(
+        cameras=of_type(DeviceType.Camera, camera),
+        xy_stages=of_type(DeviceType.XYStage, core.getXYStageDevice()),
+        z_drives=of_type(DeviceType.Stage, core.getFocusDevice()),
+        autofocus=of_type(DeviceType.AutoFocus, core.getAutoFocusDevice()),
+        shutters=of_type(DeviceType.Shutter, core.getShutterDevice()),
+        powers=tuple(_powers(core)),
+        switches=tuple(_switches(core)),
+        presets={group: tuple(core.getAvailableConfigs(group)) for group in groups if group not in {"System", "Core"}},
+        width_px=core.getImageWidth() if camera else 0,
+        height_px=core.getImageHeight() if camera else 0,
+        bits=core.getImageBitDepth() if camera else 0,
+        pixel_size_um=core.getPixelSizeUm(),
+        exposure_ms=_exposures(core, camera),
+    )
+
+
+def _exposures(core: CMMCorePlus, camera: str) -> tuple[float, float] | None:
+    if not camera or not core.hasProperty(camera, "Exposure") or not core.hasPropertyLimits(camera, "Exposure"):
+        return None
+    return core.getPropertyLowerLimit(camera, "Exposure"), core.getPropertyUpperLimit(camera, "Exposure")
+
+
+def _powers(core: CMMCorePlus) -> list[Power]:
+    found: list[tuple[int, Power]] = []
+    for device, name in _properties(core):
+        rank = next((number for number, each in enumerate(_POWER_NAMES) if each in name.lower()), None)
+        kind = core.getPropertyType(device, name)
+        is_number = kind in {PropertyType.Integer, PropertyType.Float}
+        if rank is None or not is_number or not core.hasPropertyLimits(device, name):
+            continue
+        most = core.getPropertyUpperLimit(device, name)
+        if most > 0:
+            found.append((rank, Power(device, name, most, kind == PropertyType.Integer)))
+    return [power for _, power in sorted(found, key=lambda each: each[0])]
+
+
+def _switches(core: CMMCorePlus) -> Iterator[Switch]:
+    for device, name in _properties(core):
+        allowed = core.getAllowedPropertyValues(device, name)
+        off = next((value for value in _OFF_VALUES if value in allowed), None)
+        if off is not None and len(allowed) == 2 and _SWITCH_NAMES.search(name):
+            yield Switch(device, name, off)
+
+
+def _properties(core: CMMCorePlus) -> Iterator[tuple[str, str]]:
+    """Yield device and property of what could be light: not read-only, nor to be set before a device is initialised."""
+    for device in core.getLoadedDevices():
+        if core.getDeviceType(device) not in _LIGHTS:
+            continue
+        for name in core.getDevicePropertyNames(device):
+            if not core.isPropertyReadOnly(device, name) and not core.isPropertyPreInit(device, name):
+                yield device, name
+
+
+def profile_text(hardware: Hardware, name: str, config: str) -> str:
+    """Return a commented profile. What nobody but its user can know stands there empty, and `check` asks for it."""
+    h = hardware
+    power = h.powers[0] if h.powers else None
+    return "\n".join(
+        _aligned(line)
+        for line in [
+            f"# What scotopic must know about {name}, beside {config}: written from what the hardware said.",
+            f"# Read each line. Those with `{UNKNOWN}` nobody but you can know: fill them in, `scotopic check` asks for them.",
+            f"name: {_quoted(name)}",
+            f"config: {_quoted(config)}",
+            "objective: ''                    # for the record, for example 20x/0.75 air",
+            "",
+            "camera:",
+            f"  device: {_first(h.cameras)}{_others(h.cameras)}",
+            f"  width_px: {h.width_px}                  # as acquired: after binning and region of interest",
+            f"  height_px: {h.height_px}",
+            _pixel_size(h.pixel_size_um),
+            *([f"  min_exposure_ms: {h.exposure_ms[0]:g}"] if h.exposure_ms and h.exposure_ms[0] > 0 else []),
+            "  # From the data sheet at first, better measured: a wrong offset ruins everything at 0.05 % light.",
+            "  offset_counts:                   # ? counts of a dark image",
+            "  gain_e_per_count:                # ? photo-electrons a count",
+            "  read_noise_e:                    # ? of a pixel, in photo-electrons",
+            f"  saturation_counts: {2**h.bits - 1}         # {h.bits} bits, as the camera says",
+            "",
+            "light_sources:",
+            f"  {_channel(h)}:                              # the name that protocols use",
+            *_preset_lines(h),
+            *_power_lines(h.powers),
+            "    switch_off:                    # what makes it dark, in this order. What stands here beside the power must",
+            "                                   # be switched on again by the channel's preset.",
+            *(
+                f"      - {{device: {_quoted(device)}, property: {_quoted(prop)}, value: 0}}"
+                for device, prop in ([(power.device, power.property)] if power else [])
+            ),
+            *(
+                f"      # - {{device: {_quoted(s.device)}, property: {_quoted(s.property)}, value: {_quoted(s.off)}}}"
+                for s in h.switches
+                if s.device not in h.shutters
+            ),
+            "",
+            *_gating_lines(h.shutters),
+            "",
+            "stage:",
+            f"  xy_device: {_first(h.xy_stages)}{_others(h.xy_stages)}",
+            f"  z_device: {_first(h.z_drives)}{_others(h.z_drives)}",
+            *([f"  autofocus_device: {_first(h.autofocus)}{_others(h.autofocus)}"] if h.autofocus else []),
+            "  x_um:                            # ? [smallest, largest] that is safe: nothing ever moves outside",
+            "  y_um:                            # ?",
+            "  z_um:                            # ? keep the objective clear of plate and holder",
+            "",
+            "# Drive to the centre of A1 and of two far wells and write down what the stage shows. Mirrored axes are found.",
+            "plate_calibration:",
+            "  A1:                              # ? [x, y] in um",
+            "  A12:                             # ?",
+            "  H1:                              # ?",
+            "",
+        ]
+    )
+
+
+def _aligned(line: str) -> str:
+    """Put the comment behind a key where those of other lines stand."""
+    key, hash_sign, comment = line.partition(" # ")
+    return f"{key.rstrip():<{_COMMENTS_AT}}{hash_sign}{comment}" if hash_sign and key.strip() not in {"", "#"} else line
+
+
+def _quoted(text: str) -> str:
+    """Return a text as YAML takes it whatever is in it."""
+    return (
+        text
+        if re.fullmatch(r"[A-Za-z_][\w .-]*(?<! )", text) and not _is_a_word(text)
+        else f"'{text.replace(chr(39), chr(39) * 2)}'"
+    )
+
+
+def _is_a_word(text: str) -> bool:
+    return text.lower() in {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
+
+def _first(labels: Sequence[str]) -> str:
+    return _quoted(labels[0]) if labels else "                           # ? the .cfg has none"
+
+
+def _others(labels: Sequence[str]) -> str:
+    return f"    # or {', '.join(labels[1:])}" if len(labels) > 1 else ""
+
+
+def _pixel_size(pixel_size_um: float) -> str:
+    if pixel_size_um > 0:
+        return f"  pixel_size_um: {pixel_size_um:g}              # of the objective that is in now, as the .cfg says"
+    return "  pixel_size_um:                   # ? camera pixel / magnification; the .cfg does not say"
+
+
+def _channel(hardware: Hardware) -> str:
+    names = [preset for presets in hardware.presets.values() for preset in presets]
+    return _quoted(next((name for name in names if re.search("dapi|hoechst", name, re.IGNORECASE)), "DAPI"))
+
+
+def _preset_lines(hardware: Hardware) -> list[str]:
+    if not hardware.presets:
+        return ["    preset_group:                  # null: the .cfg has no config groups for filters and mirrors"]
+    channel = _channel(hardware)
+    group, presets = next(
+        ((g, p) for g, p in hardware.presets.items() if channel in map(_quoted, p)),
+        next(iter(hardware.presets.items())),
+    )
+    known = f"    # of {', '.join(map(_quoted, presets))}"
+    preset = channel if channel in map(_quoted, presets) else "                           # ?"
+    others = [f"    # further groups of the .cfg: {', '.join(each for each in hardware.presets if each != group)}"]
+    return [
+        f"    preset_group: {_quoted(group)}",
+        f"    preset: {preset}{known}",
+        *others * (len(hardware.presets) > 1),
+    ]
+
+
+def _power_lines(powers: Sequence[Power]) -> list[str]:
+    if not powers:
+        return [
+            "    device:                        # ? no property of the hardware looks like the power of a light",
+            "    property:                      # ?",
+            "    max:                           # ? its value at 100 % power",
+            "    step:                          # ? its smallest change",
+        ]
+    power, *others = powers
+    step = 1 if power.is_whole else power.most / 1000
+    return [
+        f"    device: {_quoted(power.device)}                   # what sets the power",
+        f"    property: {_quoted(power.property)}",
+        *(f"    # or {each.device}, {each.property} (up to {each.most:g})" for each in others),
+        "    min: 0                         # below this many the light is not reliable: see its data sheet",
+        f"    max: {power.most:g}                        # value at full power: the largest that the device allows",
+        f"    step: {step:g}                       # smallest change"
+        + " that is real: see its data sheet" * (not power.is_whole),
+        "    settle_ms: 20                  # until a new power is stable",
+    ]
+
+
+def _gating_lines(shutters: Sequence[str]) -> list[str]:
+    """Return what lets light onto the sample: MMCore's shutter where there is one."""
+    lines = [
+        "gating:                            # what lets light onto the sample, and for how long beyond the exposure"
+    ]
+    if shutters:
+        lines += [
+            "  how: core_shutter                # MMCore opens and closes it around each exposure",
+            f"  shutter: {_first(shutters)}{_others(shutters)}",
+            "  overhead_ms:                     # ? measure it, 15 to 55 behind many shutters: each dose is computed with it",
+        ]
+    else:
+        lines += [
+            "  how: software                    # no shutter in the .cfg: the power is set before and after each exposure",
+            "  overhead_ms:                     # ? measure it: each dose is computed with it",
+        ]
+    return [
+        *lines,
+        "  # With a wire from the camera's exposure output to the light the sample sees no more light than the image:",
+        "  # how: camera_ttl",
+        "  # overhead_ms: 0.1",
+    ]
