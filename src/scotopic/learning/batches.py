@@ -39,11 +39,12 @@ _UNEVEN = 0.3
 
 
 class Batch(NamedTuple):
-    """Arrays of one step, all float32; the first axis counts the crops: what the network sees, and `Targets`."""
+    """Arrays of one step, float32 but for the rays; the first axis counts the crops: what the network sees, and `Targets`."""
 
     planes: NDArray[np.float32]
     probability: NDArray[np.float32]
-    rays: NDArray[np.float32]
+    rays: NDArray[np.uint8]
+    """Of no meaning where the probability is 0."""
     foreground: NDArray[np.float32]
     weight: NDArray[np.float32]
 
@@ -76,7 +77,7 @@ def make_batch(
     batch = Batch(
         np.empty((count, PLANES, grid, grid), np.float32),
         np.empty((count, grid, grid), np.float32),
-        np.empty((count, RAYS, grid, grid), np.float32),
+        np.empty((count, RAYS, grid, grid), np.uint8),
         np.empty((count, size, size), np.float32),
         np.empty((count, size, size), np.float32),
     )
@@ -98,7 +99,7 @@ def make_batch(
         targets, there = site.targets, 0.0 if empty else 1.0
         probability = probability_of_crop(targets, site.labels, GRID * row, GRID * column, size)
         batch.probability[number] = there * turned(probability, turn)
-        batch.rays[number] = there * turned(targets.rays[:, *points], turn)[turned_rays(turn)]
+        batch.rays[number] = turned(targets.rays[:, *points], turn)[turned_rays(turn)]
         batch.foreground[number] = there * turned(targets.foreground[pixels], turn)
         batch.weight[number] = 1.0 if empty else turned(targets.weight[pixels], turn)
     return batch

@@ -113,7 +113,7 @@ def loss(
     said : (Tensor, Tensor, Tensor)
         What the network says.
     probability, rays, foreground, weight : Tensor
-        `Targets`, in batches, as float32; where the weight is 0 nothing is learned.
+        `Targets`, in batches; where the weight is 0 nothing is learned.
     """
     on_grid = functional.max_pool2d(1 - weight[:, None], GRID)[:, 0].neg().add(1)
     objects = functional.binary_cross_entropy_with_logits(said[0], probability, reduction="none")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from scotopic.reference import Frames, SiteKey
     from scotopic.store import RunFolder
 
-_CROPS, _CROP_PX = 4, 160
+CROPS, CROP_PX = 4, 160
 """Few crops a step: on a processor two steps of four take as long as one of eight, and teach more."""
 _LEARNING_RATE, _WEIGHT_DECAY, _WARM_UP_STEPS, _LARGEST_GRADIENT = 3e-3, 1e-4, 100, 1.0
 _NORMALISATION_FROZEN = 0.25
@@ -168,9 +168,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(number, share_done)
         sites = pool.at(number)
-        size = min(_CROP_PX, *(n // STRIDE * STRIDE for n in sites[0].targets.foreground.shape))
+        size = min(CROP_PX, *(n // STRIDE * STRIDE for n in sites[0].targets.foreground.shape))
         rng = np.random.default_rng((settings.seed, number))
-        batch = make_batch(sites, camera, peak_e, rng, count=_CROPS, size=size)
+        batch = make_batch(sites, camera, peak_e, rng, count=CROPS, size=size)
         planes, *targets = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
         with torch.autocast(device.type, dtype=DTYPES[dtype], enabled=dtype != "float32"):
             said = network(planes.contiguous(memory_format=torch.channels_last))
@@ -365,7 +365,7 @@ def _write_status(run: RunFolder, state: str, progress: Progress, settings: Trai
     run.write_status(
         "train",
         state=state,
-        images=progress.step * _CROPS,
+        images=progress.step * CROPS,
         **asdict(progress),
         seconds_left=None if left is None else round(left, 1),
         settings=settings.model_dump(mode="json"),
