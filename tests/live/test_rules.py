@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -151,6 +153,45 @@ def test_after_an_alarm_the_brighter_level_replaces_the_dimmer(tmp_path, caplog)
     hook._remember(seen(level="0.2%", **bad))
     hook._watch("0.2%")
     assert hook.level(Place(("B2", 1, 1), 1, 1), job.protocol.light_levels[1]).taken, "and the next one"
+
+
+def test_light_that_sentinels_have_raised_stays_raised_when_the_run_goes_on(tmp_path):
+    from scotopic.microscope.director import Place
+
+    levels = (
+        {"name": "100%", "exposure_ms": 200, "led_percent": 100, "role": "reference", "taken": "at_sentinels"},
+        {"name": "0.2%", "exposure_ms": 4, "led_percent": 10, "taken": "when_unsure"},
+        {"name": "0.05%", "exposure_ms": 4, "led_percent": 2.5},
+    )
+    job = low_light(light_levels=levels, live={"sentinels": {"every": 2, "then": "brighter"}})
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "run")
+    run.unlock()
+    bad = {"state": "compared", "reference_nuclei": 70, "matched": 20, "nuclei": 22}
+    run.live.append([seen(level="0.05%", **bad)])
+    hook = LiveHook(run, job.protocol, job.profile, None)
+    taken = {level.name: hook.level(Place(("B2", 1, 0), 1, 1), level).taken for level in job.protocol.light_levels}
+    assert taken == {"100%": False, "0.2%": True, "0.05%": False}
+    assert len(hook.summary()["alarms"]) == 1
+
+
+def test_a_latest_model_that_cannot_be_read_stops_no_worker(tmp_path):
+    from scotopic.live.messages import Setup
+    from scotopic.live.worker import _Worker
+
+    job = low_light()
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "run")
+    run.unlock()
+    run.models_path.mkdir()
+    worker = _Worker(Setup(run.path, None, (512, 512)))
+    assert not worker.look_for_a_model()
+    for content in ("{", '{"model": "gone.safetensors"}', '{"model": "torn.safetensors"}', "{}"):
+        (run.models_path / "torn.safetensors").write_bytes(b"torn")
+        (run.models_path / "latest.json").write_text(content, encoding="utf-8")
+        assert not worker.look_for_a_model()
+    frame = SimpleNamespace(well="B2", site=0, t=0, z=0, attempt=1, level="0.05%")
+    record = worker._segmented(frame, None)
+    assert record.state == "no model"
+    assert "it cannot be used" in record.reason
 
 
 def test_a_sentinel_may_pause_the_run(tmp_path):

@@ -120,3 +120,19 @@ def test_a_visit_that_was_given_up_no_longer_counts():
     assert finished_sites([*lines, record("a", state="given_up")], 2) == {}
     again = [record("a", attempt=2), record("b", attempt=2)]
     assert finished_sites([*lines, record("a", state="given_up"), *again], 2) == {("A1", 0, 0): 2}
+
+
+def test_the_last_lines_are_read_without_the_whole_file(tmp_path):
+    from scotopic.store import LiveRecord
+    from scotopic.store.ledger import JsonLines
+
+    lines = JsonLines(tmp_path / "live.jsonl", LiveRecord)
+    assert lines.tail(3) == []
+    records = [LiveRecord(well="B2", site=site, attempt=1, level="2%", state="dropped") for site in range(500)]
+    lines.append(records)
+    with (tmp_path / "live.jsonl").open("ab") as file:
+        file.write(b'{"well": "torn')
+    assert lines.tail(3) == records[-3:]
+    assert lines.tail(1000) == records
+    (tmp_path / "live.jsonl").write_bytes((tmp_path / "live.jsonl").read_bytes() + b"\n")
+    assert lines.tail(3) == records[-2:], "a damaged line is left out"

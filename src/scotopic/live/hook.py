@@ -96,6 +96,8 @@ class LiveHook:
         self._told_s = 0.0
         for record in run.live.read():
             self._remember(record)
+            if record.state == "compared":  # what sentinels have asked for holds over interruptions
+                self._drifted(record.level)
 
     # ------------------------------------------------------------------ the worker
 
@@ -326,19 +328,24 @@ class LiveHook:
             self._in_wells[record.well, record.t][record.site] = max((each.nuclei or 0) for each in visit.values())
 
     def _watch(self, level: str) -> None:
-        """Hold the last sentinels of a level against their tolerances."""
-        sentinels = self._live.sentinels
-        if sentinels is None or not (told := drift(self._compared[level], sentinels)):
+        """Hold the last sentinels of a level against their tolerances, and say or do what the protocol wants."""
+        if not (alarm := self._drifted(level)):
             return
-        self._compared[level].clear()  # what is done about it begins anew
-        alarm = f"sentinels at {level}: {told}"
-        self._alarms.append(alarm)
-        if sentinels.then == "brighter":
-            self._raise_light(level)
-        elif sentinels.then == "pause":
+        if self._live.sentinels and self._live.sentinels.then == "pause":
             self._run.ask("pause")
             alarm += "; paused before the next site, `scotopic ask RUN resume` goes on"
         log.warning("%s", alarm)
+
+    def _drifted(self, level: str) -> str:
+        """Return what the last sentinels of a level say that is beyond tolerance; the light is raised, if that is wanted."""
+        sentinels = self._live.sentinels
+        if sentinels is None or not (told := drift(self._compared[level], sentinels)):
+            return ""
+        self._compared[level].clear()  # what is done about it begins anew
+        self._alarms.append(f"sentinels at {level}: {told}")
+        if sentinels.then == "brighter":
+            self._raise_light(level)
+        return self._alarms[-1]
 
     def _raise_light(self, level: str) -> None:
         dose = self._levels[level].nominal_dose

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from scotopic.store import RunFolder
 
 _EVERY_S, _FRAME_S = 0.5, 0.02
+_LOOKED_AT = 100
+"""Last lines of ledger and `live.jsonl` among which the newest image is looked for."""
 
 
 def newest(run: RunFolder) -> tuple[str, NDArray[Any]] | None:
@@ -24,8 +26,8 @@ def newest(run: RunFolder) -> tuple[str, NDArray[Any]] | None:
 
     It is the newest that was segmented live, with contours, or else the newest that was written.
     """
-    written = {(*r.site_key, r.attempt, r.level): r for r in run.ledger.read() if r.state == "written"}
-    found = [r for r in run.live.read() if r.state == "segmented" and (*r.key, r.level) in written]
+    written = {(*r.site_key, r.attempt, r.level): r for r in run.ledger.tail(_LOOKED_AT) if r.state == "written"}
+    found = [r for r in run.live.tail(_LOOKED_AT) if r.state == "segmented" and (*r.key, r.level) in written]
     if not written:
         return None
     record = written[*found[-1].key, found[-1].level] if found else list(written.values())[-1]

@@ -23,6 +23,7 @@ from scotopic.nuclei import (
     measure,
     reference_segmentation,
 )
+from scotopic.protocol import ProblemsError
 from scotopic.reference import origin_um, placed
 from scotopic.store import LIVE, LiveRecord, RunFolder, live_labels
 
@@ -97,6 +98,7 @@ class _Worker:
         self._run.nuclei.folder(LIVE).mkdir(parents=True, exist_ok=True)
         self._predictor: Predictor | None = None
         self._model, self._full_light_ms = "", 1.0
+        self._no_model = "there is none yet"
         self._looked_s = -_LOOK_FOR_A_MODEL_S
         self._visit = _Visit()
         self._waiting: deque[_Sentinel] = deque()
@@ -111,14 +113,22 @@ class _Worker:
     # ------------------------------------------------------------------ the model
 
     def look_for_a_model(self) -> bool:
-        """Take the given model, or the run's latest, if it is another one than before; return whether it is."""
+        """Take the given model, or the run's latest, if it is another one than before; return whether it is.
+
+        One that cannot be read leaves things as they are: what was used before goes on, and the images say why if there is none.
+        """
         from scotopic.learning.model import model_hash
 
         self._looked_s = time.monotonic()
-        path = self._setup.model_path or self._run.latest_model()
-        if path is None or model_hash(path) == self._model:
+        try:
+            path = self._setup.model_path or self._run.latest_model()
+            if path is None or model_hash(path) == self._model:
+                return False
+            self._take(path)
+        except (ProblemsError, OSError, ValueError, KeyError, RuntimeError) as error:
+            self._no_model = " ".join(f"it cannot be used: {error}".split())
+            log.warning("the latest model: %s", self._no_model)
             return False
-        self._take(path)
         return True
 
     def _take(self, path: Path) -> None:
@@ -161,7 +171,7 @@ class _Worker:
 
     def _segmented(self, record: FrameRecord, image: NDArray[np.uint16]) -> LiveRecord:
         if self._predictor is None:
-            return LiveRecord.of(record, state="no model", reason="there is none yet")
+            return LiveRecord.of(record, state="no model", reason=self._no_model)
         camera = self._profile.camera
         dose = record.signal_dose_ms / self._full_light_ms
         prediction = self._predictor(image, dose)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -171,6 +172,7 @@ def checksum(image: NDArray[Any]) -> str:
 
 
 R = TypeVar("R", bound=FrozenModel)
+_LONGEST_LINE = 2000
 
 
 class JsonLines(Generic[R]):
@@ -201,6 +203,20 @@ class JsonLines(Generic[R]):
             except ValueError as error:
                 told = f"damaged line: {line[:80]!r}; nothing was changed"
                 raise ProblemsError([Problem(told, str(self._path), line=number)]) from error
+        return records
+
+    def tail(self, count: int) -> list[R]:
+        """Return the last records, at most so many, without reading the whole file; damaged lines are left out."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, size - _LONGEST_LINE * count))
+            lines = _whole_lines(file.read()).splitlines()
+        records = []
+        for line in lines[1 if start else 0 :][-count:]:  # the first one is cut
+            with suppress(ValueError):
+                records.append(self._record.model_validate_json(line))
         return records
 
     def append(self, records: Sequence[R], *, sync: bool = True) -> None:
