@@ -31,7 +31,7 @@ def acquire(
     protocol_path: Path,
     profile_path: Path,
     out: Path,
-    say: Callable[[str], None],
+    say: Callable[[str], None] = print,
     *,
     specimen: Path | None = None,
     model: Path | None = None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def segment_with_model(
     sources: Sequence[Path],
     out: Path,
-    say: Callable[[str], None],
+    say: Callable[[str], None] = print,
     *,
     model_path: Path,
     light: str | None = None,

@@ -29,7 +29,7 @@ _NICE = 10
 
 def train(
     run_path: Path,
-    say: Callable[[str], None],
+    say: Callable[[str], None] = print,
     *,
     minutes: float | None = None,
     steps: int | None = None,

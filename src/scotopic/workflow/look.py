@@ -32,7 +32,7 @@ MOST_SATURATED = 0.001
 def snap(
     profile_path: Path,
     out: Path,
-    say: Callable[[str], None],
+    say: Callable[[str], None] = print,
     *,
     well: str,
     site: int = 0,

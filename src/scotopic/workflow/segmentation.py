@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scotopic.store import ReferenceRecord, RunFolder
 
 
-def segment_run(run_path: Path, say: Callable[[str], None], *, workers: int = -1, again: bool = False) -> int:
+def segment_run(run_path: Path, say: Callable[[str], None] = print, *, workers: int = -1, again: bool = False) -> int:
     """Make the reference masks of a run's finished sites, into the run, and measure them at every light level.
 
     Sites that have masks are left as they are; a run that still grows may be segmented again and again.
@@ -92,7 +92,7 @@ class Segmented:
 def segment(
     sources: Sequence[Path],
     out: Path,
-    say: Callable[[str], None],
+    say: Callable[[str], None] = print,
     *,
     profile_path: Path | None = None,
     workers: int = -1,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scotopic.report import Report
 
 
-def validate(run_path: Path, say: Callable[[str], None], *, model: Path | None = None) -> Report:
+def validate(run_path: Path, say: Callable[[str], None] = print, *, model: Path | None = None) -> Report:
     """Segment the held-out wells with a model at every light level, compare, and write `report.json` and `report.html`.
 
     Parameters

@@ -37,7 +37,7 @@ def run(
     protocol_path: Path,
     profile_path: Path,
     out: Path,
-    say: Callable[[str], None],
+    say: Callable[[str], None] = print,
     specimen: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> int:

@@ -1,0 +1,3 @@
+from scotopic.api import *  # noqa: F403
+
+__version__: str
