@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 from machine import machine
 
 from scotopic.store import RunFolder
@@ -35,19 +37,27 @@ def lines(path: Path) -> int:
 
 
 def killed(command: list[str], when: Callable[[], bool]) -> int | None:
-    """Kill a command as soon as something holds; return its exit code if it ended before that."""
+    """Kill a command and all that it has begun as soon as something holds; return its exit code if it ended before that."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + LONGEST_S
     while not when():
         if process.poll() is not None:
             return process.returncode
         if time.monotonic() > deadline:
-            process.kill()
+            kill_all(process.pid)
             raise TimeoutError(" ".join(command))
         time.sleep(0.02)
-    process.kill()
+    kill_all(process.pid)
     process.wait()
     return None
+
+
+def kill_all(number: int) -> None:
+    """Kill a process and all its descendants at once, as a power cut would."""
+    process = psutil.Process(number)
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def whole_job(command: list[str], out: Path) -> None:
