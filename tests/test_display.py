@@ -30,11 +30,11 @@ def test_one_picture_shows_the_plate_and_what_each_process_does():
     picture, console = _Picture(told), Console(width=100, record=True, file=io.StringIO())
     console.print(picture.drawn())
     wells = {"B2": WellProgress(1, 1, sites_planned=4, sites_done=4), "B3": WellProgress(1, 2, sites_planned=4)}
-    picture.show(Progress(4, 8, 16, 0, 0.81, "B2_3", 30.0, 10**9, wells))
+    picture.show(Progress(4, 8, 16, 0, 810, "B2_3", 30.0, 10**9, wells))
     picture._read_s = float("-inf")
     console.print(picture.drawn())
     text = console.export_text()
-    for part in ("████··", "B2_3", "4/8", "16 frames", "training: step 120", "report in about 9 min"):
+    for part in ("██··", "B2_3", "4/8", "16 frames", "training: step 120", "report in about 9 min"):
         assert part in text
     assert asked == [30.0], "asked once the acquisition has begun, for the time until the plate is complete"
 
