@@ -32,7 +32,7 @@ def run(monkeypatch):
 def test_each_process_has_a_line_and_the_report_its_time(run, tmp_path):
     status, _ = run
     status |= {"train": TRAINING, "live": LIVE}
-    assert stages.stage_lines(tmp_path, 120) == [
+    assert stages.stage_lines(tmp_path, 120, to_the_report=True) == [
         "training: step 1,234, 6 min left once the plate is complete; F1 0.980 at 100%, 0.910 at 0.05%",
         "live: 30 segmented, 2 dropped, model abc",
         "report in about 9 min",
@@ -40,17 +40,24 @@ def test_each_process_has_a_line_and_the_report_its_time(run, tmp_path):
 
 
 def test_before_anything_is_known_the_whole_budget_is_to_come(run, tmp_path):
-    assert stages.stage_lines(tmp_path, 120) == ["report in about 15 min"]
-    assert stages.stage_lines(tmp_path, None) == []
+    assert stages.stage_lines(tmp_path, 120, to_the_report=True) == ["report in about 15 min"]
+    assert stages.stage_lines(tmp_path, None, to_the_report=True) == []
+
+
+def test_where_no_report_follows_none_is_promised(run, tmp_path):
+    assert stages.stage_lines(tmp_path, 120, to_the_report=False) == []
 
 
 def test_steps_take_nobody_knows_how_long(run, tmp_path):
     _, protocol = run
     protocol.training = TrainingSettings(steps=100)
-    assert stages.stage_lines(tmp_path, 120) == []
+    assert stages.stage_lines(tmp_path, 120, to_the_report=True) == []
 
 
 def test_when_the_training_is_done_only_the_judgement_is_left(run, tmp_path):
     status, _ = run
     status["train"] = {"state": "completed", "model": "abc", "checks": []}
-    assert stages.stage_lines(tmp_path, 0) == ["training: completed, model abc", "report in about 54 s"]
+    assert stages.stage_lines(tmp_path, 0, to_the_report=True) == [
+        "training: completed, model abc",
+        "report in about 54 s",
+    ]

@@ -1,4 +1,4 @@
-"""scotopic from Python: everything that the commands do, and runs as arrays and tables.
+"""scotopic from Python: the main commands as functions, and runs as arrays and tables.
 
 The names here are the stable ones; `import scotopic` has them all, and loads what they need when they are first used.
 """

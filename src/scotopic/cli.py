@@ -118,7 +118,7 @@ def profile_new(
 ) -> None:
     """Write a first profile of a microscope, with comments, from what its hardware says of itself.
 
-    Loads the hardware as Micro-Manager does: stages may home, the configuration's startup preset is applied. No light is switched on.
+    Loads the hardware as Micro-Manager does: stages may home, the configuration's startup preset is applied. scotopic itself switches no light on.
     """
     from scotopic import workflow
 
@@ -222,7 +222,7 @@ def acquire(
     from scotopic.display import progress_display
 
     with _told_in_one_line():
-        with progress_display(partial(workflow.stage_lines, out)) as show:
+        with progress_display(partial(workflow.stage_lines, out, to_the_report=False)) as show:
             result = workflow.acquire(
                 protocol, microscope, out, typer.echo, specimen=specimen, model=model, view=view, on_progress=show
             )
@@ -239,7 +239,7 @@ def run(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specime
     from scotopic.display import progress_display
 
     with _told_in_one_line():
-        with progress_display(partial(workflow.stage_lines, out)) as show:
+        with progress_display(partial(workflow.stage_lines, out, to_the_report=True)) as show:
             code = workflow.run(protocol, microscope, out, typer.echo, specimen, show)
     raise typer.Exit(code)
 

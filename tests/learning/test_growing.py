@@ -57,6 +57,25 @@ def test_a_growing_plate_uses_no_more_than_the_first_part_of_the_budget():
     assert Progress(spent=600).share_done(settings) == 1
 
 
+def test_a_plate_that_grows_again_gives_nothing_back_and_takes_no_more():
+    settings = TrainingSettings(minutes=10)
+    progress = Progress(spent=570)
+    progress.spend(10, settings, growing=True)
+    assert progress.spent == 570, "killed at its end and begun beside an acquisition again: it does not start over"
+    progress.spend(10, settings, growing=False)
+    assert progress.spent == 580
+    early = Progress(spent=295)
+    early.spend(10, settings, growing=True)
+    assert early.spent == 300
+
+
+def test_what_was_checked_while_the_plate_grew_ends_no_training():
+    settings = TrainingSettings(minutes=100)
+    flat = [{"f1": {"100%": 0.6}} for _ in range(12)]
+    assert training._has_levelled_off(Progress(spent=1000, checks=flat), settings)
+    assert not training._has_levelled_off(Progress(spent=1000, checks=flat, checks_before=12), settings)
+
+
 def test_a_training_that_has_levelled_off_ends_with_a_falling_learning_rate():
     settings = TrainingSettings(minutes=100)
     rising = [{"f1": {"100%": 0.5 + 0.01 * n}} for n in range(12)]

@@ -82,7 +82,10 @@ def test_what_the_hardware_lacks_is_asked_for_and_odd_names_stay_what_they_are()
         z_drives=("on",),
         autofocus=(),
         shutters=(),
-        powers=(Power("it's a light", "Intensity", 255, is_whole=True), Power("Other", "Power", 1, is_whole=False)),
+        powers=(
+            Power("it's # 1", "Intensity", 0, 1048575, is_whole=True),
+            Power("Other", "Power", 2, 5, is_whole=False),
+        ),
         switches=(),
         presets={},
         width_px=2048,
@@ -100,6 +103,8 @@ def test_what_the_hardware_lacks_is_asked_for_and_odd_names_stay_what_they_are()
     assert read["stage"]["xy_device"] is None
     assert read["camera"]["pixel_size_um"] is None
     assert read["camera"]["saturation_counts"] == 4095
-    assert read["light_sources"]["DAPI"]["device"] == "it's a light"
-    assert "or Other, Power (up to 1)" in text
+    assert read["light_sources"]["DAPI"]["device"] == "it's # 1"
+    assert read["light_sources"]["DAPI"]["max"] == 1048575
+    assert read["light_sources"]["DAPI"]["settle_ms"] == 0, "with gating by software it would be refused"
+    assert "or Other, Power (up to 5)" in text
     assert read["gating"] == {"how": "software", "overhead_ms": None}

@@ -93,7 +93,9 @@ def _check_level(
     presence = 0.0
     if look_at_emptiness:
         with_nuclei = [best_score(m) for m, n in zip(maps, of_each, strict=True) if n]
-        presence = min(_presence(make_maps, dose), float(np.percentile(with_nuclei, _FEW_IMAGES_LOST)))
+        presence = _presence(make_maps, dose)
+        if with_nuclei:
+            presence = min(presence, float(np.percentile(with_nuclei, _FEW_IMAGES_LOST, method="lower")))
 
     def compare(probability: float, foreground: float) -> LevelCheck:
         cut_off = CutOff(dose=dose, probability=probability, foreground=foreground, presence=presence)

@@ -29,6 +29,10 @@ _TEACHER_BLIND = 0.25
 leaves out small pieces. Without the rim, the border cuts nuclei that are known whole."""
 
 
+class NothingToLearnError(ValueError):
+    """There are no images to learn from, or none to check on; the message says why."""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Which sites are learned from and which are checked on, with their ledger lines by light level."""
@@ -63,7 +67,7 @@ def find_pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
 
     Raises
     ------
-    ValueError
+    NothingToLearnError
         If there is nothing to learn from, or nothing left to check on; the message says why.
     """
     protocol = run.read_protocol()
@@ -74,9 +78,9 @@ def find_pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
     usable = {key: lit[key] for key in sorted(of_training) if key not in refused and len(lit.get(key, {})) > 1}
     wells = tuple(dict.fromkeys(well for well, *_ in usable))
     if not usable:
-        raise ValueError(_nothing_usable(refused))
+        raise NothingToLearnError(_nothing_usable(refused))
     if len(wells) < 2:
-        raise ValueError(
+        raise NothingToLearnError(
             f"nothing can be learned: {wells[0]} is the only training well with usable sites, and one well must be "
             "kept to check on"
         )
@@ -84,7 +88,7 @@ def find_pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
     checked = tuple(well for well in planned if well in wells)
     if not checked or len(checked) == len(wells):
         if growing:
-            raise ValueError("nothing can be learned yet: no site to check on")
+            raise NothingToLearnError("nothing can be learned yet: no site to check on")
         checked = _spread(wells, protocol)
     return Pairs(
         training={key: frames for key, frames in usable.items() if key[0] not in checked},
@@ -173,7 +177,16 @@ def _large_enough(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def peak_electrons(run: RunFolder, sites: Sequence[TrainingSite]) -> float:
-    """Return the photo-electrons of a bright nucleus at full light: the 90th percentile of nuclear pixels."""
+    """Return the photo-electrons of a bright nucleus at full light: the 90th percentile of nuclear pixels.
+
+    Raises
+    ------
+    NothingToLearnError
+        If there is no nucleus.
+    """
     camera = run.read_profile().camera
     pixels = [camera.to_electrons(site.images[site.reference][site.labels > 0][::7]) for site in sites]
-    return float(np.percentile(np.concatenate(pixels), _PEAK_PERCENTILE))
+    of_all = np.concatenate(pixels)
+    if not of_all.size:
+        raise NothingToLearnError("nothing can be learned: the usable sites have nuclei at their rim only")
+    return float(np.percentile(of_all, _PEAK_PERCENTILE))

@@ -72,6 +72,8 @@ class Progress:
     """Time trained, checks included; what came between a kill and the next start is left out."""
     offers: int = 0
     """Networks that were offered while the plate grew."""
+    checks_before: int = 0
+    """Checks that were made while it grew: they say nothing of whether validation still improves."""
     checks: list[dict[str, Any]] = field(default_factory=list)
     """One a checkpoint: `step`, `seconds`, `loss`, and `f1` by light level."""
 
@@ -80,6 +82,11 @@ class Progress:
         if self.levelled_off is not None:  # a quarter more, in which the learning rate falls to nothing
             return _TAIL + (1 - _TAIL) * (self.spent - self.levelled_off) / (0.25 * self.levelled_off)
         return self.spent / _budget(settings)
+
+    def spend(self, amount: float, settings: TrainingSettings, *, growing: bool) -> None:
+        """Use up some of the budget; while the plate grows, not beyond its first part."""
+        most = max(self.spent, _OF_A_GROWING_PLATE * _budget(settings)) if growing else math.inf
+        self.spent = min(self.spent + amount, most)
 
     def has_one_to_offer(self, settings: TrainingSettings) -> bool:
         """Return whether it has worked long enough for the next offer."""
@@ -218,10 +225,8 @@ def train(
             progress.step += 1
             now = time.monotonic()
             progress.seconds += now - clock
-            progress.spent += 1 if settings.steps else now - clock
+            progress.spend(1 if settings.steps else now - clock, settings, growing=growing)
             clock = now
-            if growing:
-                progress.spent = min(progress.spent, _OF_A_GROWING_PLATE * _budget(settings))
             if now - told_s >= _STATUS_S:
                 told_s = now
                 recent = float(np.nanmean(losses[-50:]))
@@ -231,7 +236,7 @@ def train(
                 losses = losses[-1:]
                 now = time.monotonic()
                 progress.seconds += now - clock
-                progress.spent += 0 if settings.steps else now - clock
+                progress.spend(0 if settings.steps else now - clock, settings, growing=growing)
                 if not growing and settings.steps is None and _has_levelled_off(progress, settings):
                     progress.levelled_off = progress.spent
                     say("validation no longer improves: the learning rate falls, and the training ends")
@@ -246,6 +251,7 @@ def train(
                 pairs, growing = grow()
                 pool.grow(pairs.training)
                 validation = _loaded(run, pairs.validation, _FINAL_CHECK_MPX, validation)
+                progress.checks_before = len(progress.checks)
                 if not growing:
                     torch.set_num_threads(threads)
                     say(f"no more sites come: {len(pairs.training)} to learn from, {len(pairs.validation)} to check on")
@@ -312,7 +318,7 @@ def _goes_on_with(saved: dict[str, Any], pairs: Pairs, settings: TrainingSetting
 
 
 def _has_levelled_off(progress: Progress, settings: TrainingSettings) -> bool:
-    means = [float(np.mean(list(check["f1"].values()))) for check in progress.checks]
+    means = [float(np.mean(list(check["f1"].values()))) for check in progress.checks[progress.checks_before :]]
     before, lately = means[:-_PATIENCE], means[-_PATIENCE:]
     return bool(before) and progress.share_done(settings) < _TAIL and max(lately) <= max(before) + _BETTER
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,9 @@ class Power:
 
     device: str
     property: str
+    least: float
     most: float
-    """Largest value that the device allows."""
+    """Smallest and largest value that the device allows."""
     is_whole: bool
     """Whether it takes whole numbers only."""
 
@@ -102,19 +104,22 @@ def _powers(core: CMMCorePlus) -> list[Power]:
     found: list[tuple[int, Power]] = []
     for device, name in _properties(core):
         rank = next((number for number, each in enumerate(_POWER_NAMES) if each in name.lower()), None)
-        kind = core.getPropertyType(device, name)
-        is_number = kind in {PropertyType.Integer, PropertyType.Float}
-        if rank is None or not is_number or not core.hasPropertyLimits(device, name):
-            continue
-        most = core.getPropertyUpperLimit(device, name)
-        if most > 0:
-            found.append((rank, Power(device, name, most, kind == PropertyType.Integer)))
+        with suppress(RuntimeError):  # one device that does not answer must not hide the others
+            kind = core.getPropertyType(device, name)
+            is_number = kind in {PropertyType.Integer, PropertyType.Float}
+            if rank is None or not is_number or not core.hasPropertyLimits(device, name):
+                continue
+            least, most = core.getPropertyLowerLimit(device, name), core.getPropertyUpperLimit(device, name)
+            if most > 0:
+                found.append((rank, Power(device, name, least, most, kind == PropertyType.Integer)))
     return [power for _, power in sorted(found, key=lambda each: each[0])]
 
 
 def _switches(core: CMMCorePlus) -> Iterator[Switch]:
     for device, name in _properties(core):
-        allowed = core.getAllowedPropertyValues(device, name)
+        allowed: tuple[str, ...] = ()
+        with suppress(RuntimeError):
+            allowed = core.getAllowedPropertyValues(device, name)
         off = next((value for value in _OFF_VALUES if value in allowed), None)
         if off is not None and len(allowed) == 2 and _SWITCH_NAMES.search(name):
             yield Switch(device, name, off)
@@ -125,9 +130,10 @@ def _properties(core: CMMCorePlus) -> Iterator[tuple[str, str]]:
     for device in core.getLoadedDevices():
         if core.getDeviceType(device) not in _LIGHTS:
             continue
-        for name in core.getDevicePropertyNames(device):
-            if not core.isPropertyReadOnly(device, name) and not core.isPropertyPreInit(device, name):
-                yield device, name
+        with suppress(RuntimeError):
+            for name in core.getDevicePropertyNames(device):
+                if not core.isPropertyReadOnly(device, name) and not core.isPropertyPreInit(device, name):
+                    yield device, name
 
 
 def profile_text(hardware: Hardware, name: str, config: str) -> str:
@@ -158,12 +164,12 @@ def profile_text(hardware: Hardware, name: str, config: str) -> str:
             "light_sources:",
             f"  {_channel(h)}:                              # the name that protocols use",
             *_preset_lines(h),
-            *_power_lines(h.powers),
+            *_power_lines(h.powers, settle_ms=20 if h.shutters else 0),
             "    switch_off:                    # what makes it dark, in this order. What stands here beside the power must",
             "                                   # be switched on again by the channel's preset.",
             *(
                 f"      - {{device: {_quoted(device)}, property: {_quoted(prop)}, value: 0}}"
-                for device, prop in ([(power.device, power.property)] if power else [])
+                for device, prop in ([(power.device, power.property)] if power and power.least <= 0 else [])
             ),
             *(
                 f"      # - {{device: {_quoted(s.device)}, property: {_quoted(s.property)}, value: {_quoted(s.off)}}}"
@@ -193,8 +199,8 @@ def profile_text(hardware: Hardware, name: str, config: str) -> str:
 
 def _aligned(line: str) -> str:
     """Put the comment behind a key where those of other lines stand."""
-    key, hash_sign, comment = line.partition(" # ")
-    return f"{key.rstrip():<{_COMMENTS_AT}}{hash_sign}{comment}" if hash_sign and key.strip() not in {"", "#"} else line
+    parts = re.fullmatch(r"( *[^ #'](?:[^'#]|'(?:[^']|'')*'|(?<! )#)*) (# .*)", line)
+    return f"{parts[1].rstrip():<{_COMMENTS_AT}} {parts[2]}" if parts else line
 
 
 def _quoted(text: str) -> str:
@@ -247,7 +253,7 @@ def _preset_lines(hardware: Hardware) -> list[str]:
     ]
 
 
-def _power_lines(powers: Sequence[Power]) -> list[str]:
+def _power_lines(powers: Sequence[Power], settle_ms: int) -> list[str]:
     if not powers:
         return [
             "    device:                        # ? no property of the hardware looks like the power of a light",
@@ -260,12 +266,12 @@ def _power_lines(powers: Sequence[Power]) -> list[str]:
     return [
         f"    device: {_quoted(power.device)}                   # what sets the power",
         f"    property: {_quoted(power.property)}",
-        *(f"    # or {each.device}, {each.property} (up to {each.most:g})" for each in others),
-        "    min: 0                         # below this many the light is not reliable: see its data sheet",
-        f"    max: {power.most:g}                        # value at full power: the largest that the device allows",
-        f"    step: {step:g}                       # smallest change"
+        *(f"    # or {each.device}, {each.property} (up to {each.most:.15g})" for each in others),
+        f"    min: {max(power.least, 0):.15g}                         # below this many the light is not reliable: see its data sheet",
+        f"    max: {power.most:.15g}                        # value at full power: the largest that the device allows",
+        f"    step: {step:.15g}                       # smallest change"
         + " that is real: see its data sheet" * (not power.is_whole),
-        "    settle_ms: 20                  # until a new power is stable",
+        f"    settle_ms: {settle_ms}                  # until a new power is stable",
     ]
 
 

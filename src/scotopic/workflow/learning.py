@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LOOK_S = 5.0
 """Between two looks at a run that has nothing to learn from yet."""
 _NICE = 10
+NOTHING_TO_LEARN = "nothing to learn"
+"""State of a training that ended for want of usable sites."""
 
 
 def train(
@@ -85,7 +87,7 @@ def train(
                 segment_run(run_path, say)
                 pairs, growing = _pairs(run), False
         except ProblemsError as error:
-            run.write_status("train", state="nothing to learn", message=error.problems[0].message)
+            run.write_status("train", state=NOTHING_TO_LEARN, message=error.problems[0].message)
             raise
         say(
             f"training on {len(pairs.training)} sites of {len(pairs.training_wells)} wells, checking on "
@@ -106,6 +108,7 @@ def _train(
     tensorboard: bool,
 ) -> None:
     from scotopic.learning.curves import Curves
+    from scotopic.learning.pairs import NothingToLearnError
     from scotopic.learning.promotion import model_of, promote
     from scotopic.learning.training import train as train_network
 
@@ -120,8 +123,12 @@ def _train(
         return outcome
 
     with closing(Curves(run.models_path / "tensorboard")) if tensorboard else nullcontext() as curves:
-        grow = partial(_grown, run, say) if growing else None
-        trained = train_network(run, pairs, settings, say, grow=grow, offer=offer, curves=curves)
+        grow = _Growth(run, say, pairs) if growing else None
+        try:
+            trained = train_network(run, pairs, settings, say, grow=grow, offer=offer, curves=curves)
+        except NothingToLearnError as error:
+            run.write_status("train", state=NOTHING_TO_LEARN, message=str(error))
+            raise ProblemsError([Problem(str(error), str(run.path))]) from error
     outcome = offer(trained)
     run.write_status(
         "train",
@@ -140,18 +147,18 @@ def _train(
 
 
 def _pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
-    from scotopic.learning.pairs import find_pairs
+    from scotopic.learning.pairs import NothingToLearnError, find_pairs
 
     try:
         return find_pairs(run, growing=growing)
-    except ValueError as error:
+    except NothingToLearnError as error:
         raise ProblemsError([Problem(str(error), str(run.path))]) from error
 
 
 def _followed(run: RunFolder, say: Callable[[str], None]) -> tuple[Pairs, bool]:
     """Wait until a run that is being acquired has something to learn from."""
-    run.write_status("train", state="waiting", message="for the first sites")
     while True:
+        run.write_status("train", state="waiting", message="for the first sites")
         growing = run.is_locked()
         try:
             return _grown(run, say, growing=growing)
@@ -161,14 +168,29 @@ def _followed(run: RunFolder, say: Callable[[str], None]) -> tuple[Pairs, bool]:
         time.sleep(_LOOK_S)
 
 
-def _grown(run: RunFolder, say: Callable[[str], None], *, growing: bool | None = None) -> tuple[Pairs, bool]:
+class _Growth:
+    """What a growing plate has to learn from, whenever it is asked; what cannot be had now is asked for at the next look."""
+
+    def __init__(self, run: RunFolder, say: Callable[[str], None], pairs: Pairs) -> None:
+        self._run, self._say, self._pairs = run, say, pairs
+
+    def __call__(self) -> tuple[Pairs, bool]:
+        growing = self._run.is_locked()  # asked first: what comes after this answer is for the next look
+        try:
+            self._pairs = _grown(self._run, self._say, growing=growing)[0]
+        except ProblemsError as error:  # another process makes masks, perhaps
+            if not growing:
+                raise
+            self._say(f"{error}; the training goes on with what it has")
+        return self._pairs, growing
+
+
+def _grown(run: RunFolder, say: Callable[[str], None], *, growing: bool) -> tuple[Pairs, bool]:
     """Make masks of the sites that have come; return what there is to learn from, and whether more is to come."""
-    if growing is None:
-        growing = run.is_locked()  # asked first: what comes after this answer is for the next look
     if growing:
         from scotopic.reference import make_references
 
-        for _ in make_references(run):
+        for _ in make_references(run, workers=max(1, (os.cpu_count() or 1) - 1)):  # one core stays with the microscope
             pass
     else:
         segment_run(run.path, say)

@@ -44,6 +44,10 @@ def new_profile(config: Path, say: Callable[[str], None], *, out: Path | None = 
         raise ProblemsError([Problem("its folder is not there", str(path))])
     if not config.is_file():
         raise ProblemsError([Problem("is no file; give the .cfg that works in Micro-Manager", str(config))])
+    try:
+        relative = Path(os.path.relpath(config, path.parent)).as_posix()
+    except ValueError:  # on another drive
+        relative = config.absolute().as_posix()
     say(f"loading {config}: stages may home")
     with config_lock(config):
         core = load_config(config)
@@ -61,7 +65,6 @@ def new_profile(config: Path, say: Callable[[str], None], *, out: Path | None = 
         ("switch of a light", tuple(f"{switch.device}.{switch.property}" for switch in hardware.switches)),
     ):
         say(f"{what + ':':<18} {', '.join(found) or 'none found'}")
-    relative = Path(os.path.relpath(config, path.parent)).as_posix()
     text = profile_text(hardware, name or config.stem, relative)
     path.write_text(text, encoding="utf-8")
     unknown = text.count(UNKNOWN) - 1  # one explains them

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scotopic.store import RunFolder
+from scotopic.workflow.learning import NOTHING_TO_LEARN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,13 +14,15 @@ _JUDGING_S_A_SITE = 3.0
 """Validation of a held-out site of 512² at four light levels, report included, on two cores."""
 
 
-def stage_lines(run_path: Path, acquisition_left_s: float | None) -> list[str]:
+def stage_lines(run_path: Path, acquisition_left_s: float | None, *, to_the_report: bool) -> list[str]:
     """Return a line for the training, the live segmentation and the report of a run, as far as they have begun.
 
     Parameters
     ----------
     acquisition_left_s : float, optional
         Time until the plate is complete, as far as it is known; 0 if it is.
+    to_the_report : bool
+        Whether training and report follow.
     """
     run = RunFolder(run_path)
     training, live = run.read_status("train"), run.read_status("live")
@@ -28,7 +31,7 @@ def stage_lines(run_path: Path, acquisition_left_s: float | None) -> list[str]:
         images = ", ".join(f"{count} {state}" for state, count in live["images"].items() if count)
         model = f", model {live['model']}" if live.get("model") else ""
         lines.append(f"live: {images or 'no image yet'}{model}")
-    left_s = seconds_to_report(run, training, acquisition_left_s)
+    left_s = seconds_to_report(run, training, acquisition_left_s) if to_the_report else None
     return lines if left_s is None else [*lines, f"report in about {duration(left_s)}"]
 
 
@@ -52,7 +55,7 @@ def seconds_to_report(run: RunFolder, training: dict[str, Any], acquisition_left
         return None
     protocol = run.read_protocol()
     left = training.get("seconds_left") if training.get("state") == "training" else None
-    if left is None and training.get("state") != "completed":
+    if left is None and training.get("state") not in {"completed", NOTHING_TO_LEARN}:
         left = None if protocol.training.steps else 60 * protocol.training.minutes
         if left is None:
             return None

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+from scotopic.store import RunFolder
 from scotopic.workflow.acquisition import acquire
+from scotopic.workflow.learning import NOTHING_TO_LEARN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +79,8 @@ def run(
         if not result.end_reason.startswith("completed"):
             return acquired
         trained = beside[0].wait() if beside else _done("train", out, say)
-        if beside and trained not in {0, _MISTAKE, _INTERRUPTED}:
+        nothing = RunFolder(out).read_status("train").get("state") == NOTHING_TO_LEARN
+        if beside and trained not in {0, _INTERRUPTED} and not nothing:
             say(f"the training beside the acquisition has ended with exit code {trained}: it goes on now")
             trained = _done("train", out, say)
     if trained not in {0, _MISTAKE}:  # a mistake: nothing can be learned, which the report says too
@@ -122,12 +125,13 @@ class _Stage:
     def wait(self) -> int:
         """Wait for its end, and return its exit code."""
         code = self._process.wait()
-        self._reader.join()
+        self._reader.join(_LONGEST_END_S)  # processes that it has begun may hold its output open for minutes
         return code
 
     def _pass_on(self) -> None:
         for line in self._process.stdout or ():
-            self._say(line.rstrip())
+            with suppress(OSError, ValueError):  # a screen that has gone must not stop what is read from
+                self._say(line.rstrip())
 
 
 def end_with_the_process_that_began_this_one() -> None:
