@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from scotopic.learning import training
+from scotopic.learning import checking, training
 from scotopic.learning.calibration import PLANES
-from scotopic.learning.checking import even_pairs
+from scotopic.learning.checking import check_levels, even_pairs
 from scotopic.learning.model import Model
 from scotopic.learning.network import NucleusNet, freeze_normalisation, fused
-from scotopic.learning.pairs import find_pairs
+from scotopic.learning.pairs import TrainingSite, find_pairs
 from scotopic.learning.prediction import MapMaker, Predictor
+from scotopic.learning.targets import make_targets
 from scotopic.photons import CameraNoise
 from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder
@@ -196,3 +197,18 @@ def test_a_killed_training_process_goes_on(run):
     assert prediction.labels.shape == image.shape
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "there is a model already" in again.stdout
+
+
+def test_images_without_nuclei_can_be_checked_on(monkeypatch):
+    monkeypatch.setattr(checking, "_EMPTY_FIELDS", 2)
+    monkeypatch.setattr(checking, "_EMPTY_PX", 64)
+    shape = (64, 64)
+    labels = np.zeros(shape, np.uint32)
+    targets = make_targets(labels.astype(np.int32), labels == 0)
+    counts = np.full(shape, 200, np.uint16)
+    site = TrainingSite("B2_0", {"100%": counts}, {"100%": 1.0}, "100%", labels, targets, 0)
+    torch.manual_seed(0)
+    made = MapMaker(NucleusNet(width=4, depth=1), CAMERA, 8000.0, dtype="float32", device="cpu")
+    checks = check_levels(made, [site])
+    assert checks["100%"].reference_nuclei == 0
+    assert 0 < checks["100%"].cut_off.presence <= 0.95
