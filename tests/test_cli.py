@@ -182,7 +182,7 @@ def test_the_network_learns_beside_the_acquisition_and_live_segmentation_takes_w
     out, protocol = tmp_path / "RUN", tmp_path / "beside.yaml"
     text = QUICKSTART.read_text(encoding="utf-8").replace("minutes: 2}", "minutes: 0.3, threads: 1}")
     text = text.replace("B2:C4", "B2:B5").replace("held_out: 2", "held_out: B5")  # B3, the second, is checked on
-    text = text.replace("exposure_ms: 200, led_percent: 100", "exposure_ms: 2500, led_percent: 8")
+    text = text.replace("exposure_ms: 200, led_percent: 100", "exposure_ms: 5000, led_percent: 4")
     protocol.write_text(text + "live: {}\n", encoding="utf-8")  # a minute, so that there is something to be beside
     slow = tmp_path / "slow.yaml"
     profile = SIMULATED.read_text(encoding="utf-8").replace("simulated.cfg", str(SIMULATED.with_suffix(".cfg")))

@@ -38,7 +38,7 @@ _NORMALISATION_FROZEN = 0.25
 """Share of the budget after which normalisation is that of prediction."""
 _CHECKPOINT_S = 60.0
 _STATUS_S = 2.0
-_LOOK_S = 10.0
+_LOOK_S = 5.0
 """While a plate grows, between two looks at what has come."""
 _POOL_MPX = 60.0
 """Sites held at a time, in megapixels: 1.1 GB with their targets."""
