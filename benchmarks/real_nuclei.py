@@ -1,8 +1,8 @@
 """How well real nuclei are found in the dark by a network that no human has taught.
 
 usage: real_nuclei.py FOLDER [--work DIR] [--minutes 12 | --steps N] [--threads N] [--as-they-are] [--simulator-as-it-is] [--by-hand]
-       FOLDER with images/, masks/ and index.csv, whose `split` column says `tune` or `test`; without an index each
-       fourth image is for the test
+       FOLDER with images/, masks/ and index.csv, whose `split` column says `tune` or `test`; or with images alone,
+       of which each fourth is for the test
 
 The images are the specimen of the simulated microscope, one a well: those of `tune` are learned from, by the reference
 segmentation's masks alone, those of `test` are held out; the hand masks serve as truth of the report. 8000 photo-electrons
@@ -44,17 +44,17 @@ PEAK_COUNTS = 16000
 
 def specimen(source: Path, folder: Path, *, as_they_are: bool) -> tuple[int, int, tuple[int, int]]:
     """Copy images and masks so that the names put `tune` first; return how many are of each, and their shape."""
+    images = image_files(source / "images" if (source / "images").is_dir() else source)
     index = source / "index.csv"
     if index.exists():
         with index.open(encoding="utf-8") as file:
             split = {row["name"]: row["split"] for row in csv.DictReader(file)}
     else:
-        names = [path.stem for path in sorted((source / "images").iterdir())]
-        split = {name: "test" if number % 4 == 3 else "tune" for number, name in enumerate(names)}
+        split = {path.stem: "test" if number % 4 == 3 else "tune" for number, path in enumerate(images)}
     counts = {"tune": 0, "test": 0}
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
-    for path in sorted((source / "images").iterdir()):
+    for path in images:
         part, mask = split[path.stem], mask_path(path)
         name = f"{int(part == 'test')}_{path.name}"
         if as_they_are:
@@ -66,6 +66,10 @@ def specimen(source: Path, folder: Path, *, as_they_are: bool) -> tuple[int, int
         counts[part] += 1
     height, width = iio.imread(next((folder / "images").iterdir())).shape
     return counts["tune"], counts["test"], (height, width)
+
+
+def image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in {".png", ".tif", ".tiff"})
 
 
 def equally_bright(image: np.ndarray) -> np.ndarray:
