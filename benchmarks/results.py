@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 PROTOCOL = ROOT / "protocols" / "low_light_96.yaml"
 OUT = ROOT / "docs" / "results.md"
+FIGURES = {
+    "light_against_error": "Deviation from the network's own figures at full light, with the tolerances of the protocol",
+    "dna": "DNA histograms with the fitted peaks",
+}
 LIMITS = {"2%": (0.2, 0.2, 1.5), "0.2%": (0.2, 0.2, 1.5), "0.05%": (1.0, 0.3, 3.0)}
 """Deviation of the count in percent, of G2 in points; missed and false nuclei in percent."""
 
@@ -42,11 +46,11 @@ def main() -> None:
     asked.work.mkdir(exist_ok=True)
     plates = {seed: plate(asked.work / f"seed_{seed}", seed) for seed in asked.seeds}
     sets = {folder.name: real(asked.work / folder.name, folder) for folder in asked.real}
-    parts = [
-        opening(),
-        *(of_plates(plates) if plates else []),
-        *(line for each in sets.items() for line in of_set(*each)),
-    ]
+    parts = [opening()]
+    if plates:
+        parts += [*of_plates(plates), *figures(asked.work / f"seed_{asked.seeds[0]}")]
+    for name, report in sets.items():
+        parts += [*of_set(name, report), *figures(asked.work / name)]
     OUT.write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {OUT}")
 
@@ -83,8 +87,21 @@ def real(folder: Path, source: Path) -> dict[str, Any]:
     return found
 
 
+def figures(folder: Path) -> Iterator[str]:
+    """Draw some figures of a run into the docs, and yield the lines that show them."""
+    drawn = folder / "figures"
+    command = [sys.executable, "-m", "scotopic", "report", str(folder / "RUN"), "--figures", str(drawn)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    for figure_name, caption in FIGURES.items():
+        name = f"results_{folder.name}_{figure_name}.png"
+        shutil.copyfile(drawn / f"{figure_name}.png", OUT.parent / "images" / name)
+        yield from ("", f"![{caption}](images/{name})", "", f"*{caption}.*")
+
+
 def opening() -> str:
     return f"""# Results
+
+What goes wrong, and why: [README](../README.md#how-well-nuclei-are-found-in-the-dark).
 
 Written by `python benchmarks/results.py`; not by hand. {machine()}.
 The network learns on the processor, beside and after the acquisition. No held-out well is seen in training. In brackets: 95 %
