@@ -199,6 +199,15 @@ def test_a_killed_training_process_goes_on(run):
     assert "there is a model already" in again.stdout
 
 
+def test_what_an_image_must_have_lies_between_noise_and_nuclei():
+    real = [0.85, 0.86, 0.9]
+    assert checking._presence(0.3, real) == pytest.approx(0.575), "half-way"
+    assert checking._presence(0.84, real) == pytest.approx(0.85), "no image is lost"
+    assert checking._presence(0.9, [0.2] + [0.6] * 19) == 0.6, "one in twenty may be"
+    assert checking._presence(0.9, [0.2, 0.6]) == 0.2, "not one in two"
+    assert checking._presence(0.3, []) == pytest.approx(0.35)
+
+
 def test_images_without_nuclei_can_be_checked_on(monkeypatch):
     monkeypatch.setattr(checking, "_EMPTY_FIELDS", 2)
     monkeypatch.setattr(checking, "_EMPTY_PX", 64)

@@ -27,11 +27,12 @@ _MOST_TRIED = 8
 """Cut-offs of the object probability that are compared, of those with which counts are even: each takes a look at all sites."""
 _MOST_PEAKS, _A_FEW = 4, 50
 """Objects that are looked at, for each of the reference masks and for each image: more are none that a cut-off could keep."""
-_EMPTY_FIELDS, _EMPTY_PX, _EMPTY_LIGHT = 24, 512, 0.4
-"""Fields without nuclei that a network is shown, their side, and their most light in parts of a bright nucleus."""
+_EMPTY_FIELDS, _DARK_FIELDS, _EMPTY_PX, _EMPTY_LIGHT = 24, 8, 512, 0.4
+"""Fields without nuclei that a network is shown, how many of them without any light, their side, and the most light of the others in
+parts of a bright nucleus."""
 _ABOVE_NOISE, _FEW_IMAGES_LOST = 0.05, 10
-"""How far above the best object in them one must be; but so high that more than this percentage of the images with nuclei would
-count as empty it is never."""
+"""How far above the best object in them one must be at least; but so high that more than this percentage of the images with nuclei
+would count as empty it is never."""
 _NEAR_THE_REFERENCE, _AS_EVEN = 0.05, 0.003
 """Counts that are further from what is wanted than the nearest by less than this share of it are as good as that. At the brightest
 level the reference's count is wanted, which misses some nuclei itself; below it, that of the brightest level."""
@@ -93,9 +94,7 @@ def _check_level(
     presence = 0.0
     if look_at_emptiness:
         with_nuclei = [best_score(m) for m, n in zip(maps, of_each, strict=True) if n]
-        presence = _presence(make_maps, dose)
-        if with_nuclei:
-            presence = min(presence, float(np.percentile(with_nuclei, _FEW_IMAGES_LOST, method="lower")))
+        presence = _presence(_best_without_nuclei(make_maps, dose), with_nuclei)
 
     def compare(probability: float, foreground: float) -> LevelCheck:
         cut_off = CutOff(dose=dose, probability=probability, foreground=foreground, presence=presence)
@@ -137,13 +136,33 @@ def _some(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return some
 
 
-def _presence(make_maps: MapMaker, dose: float) -> float:
-    """Return the least probability of the best object of an image with nuclei: more than noise and stray light reach."""
+def _presence(without_nuclei: float, with_nuclei: Sequence[float]) -> float:
+    """Return the least probability of the best object of an image with nuclei: more than noise and stray light reach.
+
+    Half-way between the best object of fields without nuclei and the worst of images with nuclei, where these lie apart: the next
+    field may have one a little better, the next image one a little worse.
+
+    Parameters
+    ----------
+    without_nuclei : float
+        Probability of the best object of all fields without nuclei.
+    with_nuclei : sequence of float
+        Probability of the best object of each image with nuclei.
+    """
+    presence = min(without_nuclei + _ABOVE_NOISE, 0.95)
+    if not with_nuclei:
+        return presence
+    worst = float(np.percentile(with_nuclei, _FEW_IMAGES_LOST, method="lower"))
+    return min(max(presence, (without_nuclei + worst) / 2), worst)
+
+
+def _best_without_nuclei(make_maps: MapMaker, dose: float) -> float:
+    """Return the probability of the best object in fields of darkness, background, slopes and steps of light."""
     rng = np.random.default_rng(0)
     shape, full = (_EMPTY_PX, _EMPTY_PX), np.float32(make_maps.peak_e * dose)
     best = 0.0
     for number in range(_EMPTY_FIELDS):
-        even, stray = np.float32(_EMPTY_LIGHT) * rng.random(2, np.float32) if number else np.zeros(2, np.float32)
+        even, stray = np.float32(_EMPTY_LIGHT * (number >= _DARK_FIELDS)) * rng.random(2, np.float32)
         counts = make_maps.camera.expose(full * (even + stray * ramp(shape, rng)), rng)
         best = max(best, best_score(make_maps(counts, dose)))
-    return min(best + _ABOVE_NOISE, 0.95)
+    return best
