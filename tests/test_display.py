@@ -46,3 +46,4 @@ def test_a_picture_survives_what_cannot_be_told():
     picture = _Picture(told)
     picture.show(Progress(8, 8, 32, 0, 1.6, "B3_3", 0.0, 0, {}))
     picture.drawn()
+    assert picture._lines == ["what the other processes do cannot be told: a status file is being replaced"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,8 +72,10 @@ class _Picture:
 
         if time.monotonic() - self._read_s >= _READ_S:
             self._read_s = time.monotonic()
-            with suppress(Exception):  # a picture must not end what it shows
+            try:
                 self._lines = self._of_the_others()
+            except Exception as error:  # a picture must not end what it shows
+                self._lines = [f"what the other processes do cannot be told: {error}"]
         of_the_others = [Text(line) for line in self._lines]
         return Group(*(_picture(self._progress, self._bar) if self._progress else ()), *of_the_others)
 

@@ -126,8 +126,10 @@ class _Worker:
                 return False
             self._take(path)
         except (ProblemsError, OSError, ValueError, KeyError, RuntimeError) as error:
-            self._no_model = " ".join(f"it cannot be used: {error}".split())
-            log.warning("the latest model: %s", self._no_model)
+            told = " ".join(f"it cannot be used: {error}".split())
+            if told != self._no_model:  # it is looked for again every few seconds, all night
+                log.warning("the latest model: %s", told)
+            self._no_model = told
             return False
         return True
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import yaml
 from pymmcore_plus import DeviceType, PropertyType
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from pymmcore_plus import CMMCorePlus
 
+logger = logging.getLogger(__name__)
 _POWER_NAMES = ("intensity", "power", "level", "voltage", "brightness", "current", "volts", "percent")
 """What light sources call their power, the likeliest first."""
 _SWITCH_NAMES = re.compile(r"enable|state|on.?off|^on$|emission|shutter", re.IGNORECASE)
@@ -104,7 +107,7 @@ def _powers(core: CMMCorePlus) -> list[Power]:
     found: list[tuple[int, Power]] = []
     for device, name in _properties(core):
         rank = next((number for number, each in enumerate(_POWER_NAMES) if each in name.lower()), None)
-        with suppress(RuntimeError):  # one device that does not answer must not hide the others
+        with _told_if_it_does_not_answer(device):
             kind = core.getPropertyType(device, name)
             is_number = kind in {PropertyType.Integer, PropertyType.Float}
             if rank is None or not is_number or not core.hasPropertyLimits(device, name):
@@ -115,10 +118,19 @@ def _powers(core: CMMCorePlus) -> list[Power]:
     return [power for _, power in sorted(found, key=lambda each: each[0])]
 
 
+@contextmanager
+def _told_if_it_does_not_answer(device: str) -> Iterator[None]:
+    """Let one device that does not answer not hide the others, but say which it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        logger.warning("%s does not answer all that it is asked: %s", device, error)
+
+
 def _switches(core: CMMCorePlus) -> Iterator[Switch]:
     for device, name in _properties(core):
         allowed: tuple[str, ...] = ()
-        with suppress(RuntimeError):
+        with _told_if_it_does_not_answer(device):
             allowed = core.getAllowedPropertyValues(device, name)
         off = next((value for value in _OFF_VALUES if value in allowed), None)
         if off is not None and len(allowed) == 2 and _SWITCH_NAMES.search(name):
@@ -130,7 +142,7 @@ def _properties(core: CMMCorePlus) -> Iterator[tuple[str, str]]:
     for device in core.getLoadedDevices():
         if core.getDeviceType(device) not in _LIGHTS:
             continue
-        with suppress(RuntimeError):
+        with _told_if_it_does_not_answer(device):
             for name in core.getDevicePropertyNames(device):
                 if not core.isPropertyReadOnly(device, name) and not core.isPropertyPreInit(device, name):
                     yield device, name
@@ -205,15 +217,8 @@ def _aligned(line: str) -> str:
 
 def _quoted(text: str) -> str:
     """Return a text as YAML takes it whatever is in it."""
-    return (
-        text
-        if re.fullmatch(r"[A-Za-z_][\w .-]*(?<! )", text) and not _is_a_word(text)
-        else f"'{text.replace(chr(39), chr(39) * 2)}'"
-    )
-
-
-def _is_a_word(text: str) -> bool:
-    return text.lower() in {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+    quoted: str = yaml.safe_dump(text, default_style="'", width=10_000, allow_unicode=True)
+    return quoted.strip()
 
 
 def _first(labels: Sequence[str]) -> str:

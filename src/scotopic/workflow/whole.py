@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import _thread
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from scotopic.store import RunFolder
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from scotopic.microscope import Progress
     from scotopic.protocol import ImagingProtocol
 
+logger = logging.getLogger(__name__)
 ENDS_WITH_STDIN = "SCOTOPIC_ENDS_WITH_STDIN"
 """Environment variable: a process that finds it set ends when its standard input does."""
 _MISTAKE, _INTERRUPTED = 2, 130
@@ -130,8 +132,10 @@ class _Stage:
 
     def _pass_on(self) -> None:
         for line in self._process.stdout or ():
-            with suppress(OSError, ValueError):  # a screen that has gone must not stop what is read from
+            try:
                 self._say(line.rstrip())
+            except Exception:  # read on all the same: a process that nobody reads from would wait for ever
+                logger.exception("a line could not be passed on: %s", line.rstrip())
 
 
 def end_with_the_process_that_began_this_one() -> None:
