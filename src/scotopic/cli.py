@@ -89,7 +89,7 @@ def _main(
             stream.reconfigure(errors="replace")  # a name that the console's code page lacks must not stop a run
             setattr(sys, name, _Unbreakable(stream))
     if "SCOTOPIC_ENDS_WITH_STDIN" in os.environ:  # `scotopic run` has begun this process
-        from scotopic.workflow.whole import end_with_the_process_that_began_this_one
+        from scotopic.workflow.command import end_with_the_process_that_began_this_one
 
         end_with_the_process_that_began_this_one()
 
@@ -277,6 +277,10 @@ def segment(
     ] = False,
     workers: Annotated[int, typer.Option(min=-1, help="Processes; -1: one a core.")] = -1,
     again: Annotated[bool, typer.Option("--again", help="Also where a run has masks already.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Begin while the run is acquired, and go on until it is complete (--reference)."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace labels and tables in --out, whoever made them.")
     ] = False,
@@ -311,6 +315,8 @@ def segment(
             )
         elif out is None:
             for run_folder in images:
+                if follow:
+                    workflow.follow_run(run_folder, workers=workers)
                 workflow.segment_run(run_folder, typer.echo, workers=workers, again=again)
             return
         else:

@@ -25,7 +25,7 @@ from scotopic.photons import CameraNoise
 from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder
 from scotopic.workflow import train
-from scotopic.workflow.whole import ENDS_WITH_STDIN
+from scotopic.workflow.command import ENDS_WITH_STDIN
 
 CAMERA = CameraNoise(offset_counts=200, gain_e_per_count=0.8, read_noise_e=6, saturation_counts=65535)
 

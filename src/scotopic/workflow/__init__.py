@@ -8,7 +8,7 @@ from scotopic.workflow.look import snap
 from scotopic.workflow.models import export_model, model_facts
 from scotopic.workflow.new_profile import new_profile
 from scotopic.workflow.reporting import compare, report
-from scotopic.workflow.segmentation import segment, segment_run
+from scotopic.workflow.segmentation import follow_run, segment, segment_run
 from scotopic.workflow.stages import stage_lines
 from scotopic.workflow.validating import validate
 from scotopic.workflow.whole import exit_code, run
@@ -21,6 +21,7 @@ __all__ = [
     "exit_code",
     "export_model",
     "fit_to_specimen",
+    "follow_run",
     "light_off",
     "model_facts",
     "new_profile",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import psutil
 
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.workflow.segmentation import opened_run, segment_run
+from scotopic.workflow.command import Command
+from scotopic.workflow.segmentation import LOOK_S, opened_run, segment_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Self
 
     from scotopic.learning.pairs import Pairs
     from scotopic.learning.promotion import Promotion
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from scotopic.protocol import TrainingSettings
     from scotopic.store import RunFolder
 
-_LOOK_S = 5.0
-"""Between two looks at a run that has nothing to learn from yet."""
 _NICE = 10
 NOTHING_TO_LEARN = "nothing to learn"
 """State of a training that ended for want of usable sites."""
@@ -79,22 +78,20 @@ def train(
             settings = settings.model_copy(update={"minutes": minutes or settings.minutes, "steps": steps})
         if seed is not None:
             settings = settings.model_copy(update={"seed": seed})
-        try:
-            if follow:
-                give_way()
-                pairs, growing = _followed(run, say)
-            else:
-                segment_run(run_path, say)
-                pairs, growing = _pairs(run), False
-        except ProblemsError as error:
-            run.write_status("train", state=NOTHING_TO_LEARN, message=error.problems[0].message)
-            raise
-        say(
-            f"training on {len(pairs.training)} sites of {len(pairs.training_wells)} wells, checking on "
-            f"{len(pairs.validation)} of {', '.join(pairs.validation_wells)}"
-            + (f"; {len(pairs.refused)} sites refused by the gate" * bool(pairs.refused))
-        )
-        _train(run, pairs, settings, say, growing=growing, tensorboard=tensorboard)
+        if follow:
+            give_way()
+        with _Growth(run, say) if follow and run.is_locked() else nullcontext() as grow:
+            try:
+                pairs = _pairs_of(run, say) if grow is None else grow.first()
+            except ProblemsError as error:
+                run.write_status("train", state=NOTHING_TO_LEARN, message=error.problems[0].message)
+                raise
+            say(
+                f"training on {len(pairs.training)} sites of {len(pairs.training_wells)} wells, checking on "
+                f"{len(pairs.validation)} of {', '.join(pairs.validation_wells)}"
+                + (f"; {len(pairs.refused)} sites refused by the gate" * bool(pairs.refused))
+            )
+            _train(run, pairs, settings, say, grow=grow, tensorboard=tensorboard)
         return True
 
 
@@ -104,7 +101,7 @@ def _train(
     settings: TrainingSettings,
     say: Callable[[str], None],
     *,
-    growing: bool,
+    grow: _Growth | None,
     tensorboard: bool,
 ) -> None:
     from scotopic.learning.curves import Curves
@@ -123,7 +120,6 @@ def _train(
         return outcome
 
     with closing(Curves(run.models_path / "tensorboard")) if tensorboard else nullcontext() as curves:
-        grow = _Growth(run, say, pairs) if growing else None
         try:
             trained = train_network(run, pairs, settings, say, grow=grow, offer=offer, curves=curves)
         except NothingToLearnError as error:
@@ -146,7 +142,13 @@ def _train(
     run.checkpoint_path.unlink(missing_ok=True)
 
 
-def _pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
+def _pairs_of(run: RunFolder, say: Callable[[str], None]) -> Pairs:
+    """Make the masks that are missing, and return what there is to learn from."""
+    segment_run(run.path, say)
+    return _pairs(run, growing=False)
+
+
+def _pairs(run: RunFolder, *, growing: bool) -> Pairs:
     from scotopic.learning.pairs import NothingToLearnError, find_pairs
 
     try:
@@ -155,46 +157,58 @@ def _pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
         raise ProblemsError([Problem(str(error), str(run.path))]) from error
 
 
-def _followed(run: RunFolder, say: Callable[[str], None]) -> tuple[Pairs, bool]:
-    """Wait until a run that is being acquired has something to learn from."""
-    while True:
-        run.write_status("train", state="waiting", message="for the first sites")
-        growing = run.is_locked()
-        try:
-            return _grown(run, say, growing=growing)
-        except ProblemsError:
-            if not growing:
-                raise
-        time.sleep(_LOOK_S)
-
-
 class _Growth:
-    """What a growing plate has to learn from, whenever it is asked; what cannot be had now is asked for at the next look."""
+    """What a growing plate has to learn from, whenever it is asked. A process beside makes masks of the sites that come."""
 
-    def __init__(self, run: RunFolder, say: Callable[[str], None], pairs: Pairs) -> None:
-        self._run, self._say, self._pairs = run, say, pairs
+    def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
+        self._run, self._say = run, say
+        self._pairs: Pairs | None = None
+        self._masks = self._begin()
+
+    def _begin(self) -> Command:
+        return Command("segment", self._run.path, self._say, "--reference", "--follow")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._masks.__exit__()
+
+    def first(self) -> Pairs:
+        """Wait until there is something to learn from.
+
+        Raises
+        ------
+        ProblemsError
+            If there is nothing, and the plate is complete.
+        """
+        self._run.write_status("train", state="waiting", message="for the first sites")
+        while self._look() and self._pairs is None:
+            time.sleep(LOOK_S)
+        return self._known()
 
     def __call__(self) -> tuple[Pairs, bool]:
+        """Return what there is by now, and whether more is to come."""
+        growing = self._look()
+        return self._known(), growing
+
+    def _known(self) -> Pairs:
+        if self._pairs is None:
+            raise AssertionError("a complete plate has pairs, or `_look` says that there are none")
+        return self._pairs
+
+    def _look(self) -> bool:
+        """Take in what has come, and return whether more is to come."""
         growing = self._run.is_locked()  # asked first: what comes after this answer is for the next look
-        try:
-            self._pairs = _grown(self._run, self._say, growing=growing)[0]
-        except ProblemsError as error:  # another process makes masks, perhaps
-            if not growing:
-                raise
-            self._say(f"{error}; the training goes on with what it has")
-        return self._pairs, growing
-
-
-def _grown(run: RunFolder, say: Callable[[str], None], *, growing: bool) -> tuple[Pairs, bool]:
-    """Make masks of the sites that have come; return what there is to learn from, and whether more is to come."""
-    if growing:
-        from scotopic.reference import make_references
-
-        for _ in make_references(run, workers=max(1, (os.cpu_count() or 1) - 1)):  # one core stays with the microscope
-            pass
-    else:
-        segment_run(run.path, say)
-    return _pairs(run, growing=growing), growing
+        if not growing:
+            self._masks.wait()
+            self._pairs = _pairs_of(self._run, self._say)
+            return False
+        if self._masks.has_ended:  # it was killed, or could not go on
+            self._masks = self._begin()
+        with suppress(ProblemsError):  # nothing yet
+            self._pairs = _pairs(self._run, growing=True)
+        return True
 
 
 def give_way() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     from scotopic.nuclei import SiteQuality
     from scotopic.protocol.profile import Camera
     from scotopic.store import ReferenceRecord, RunFolder
+
+logger = logging.getLogger(__name__)
+LOOK_S = 5.0
+"""Between two looks at a run that is being acquired."""
 
 
 def segment_run(run_path: Path, say: Callable[[str], None] = print, *, workers: int = -1, again: bool = False) -> int:
@@ -61,6 +68,27 @@ def segment_run(run_path: Path, say: Callable[[str], None] = print, *, workers: 
         f"reference masks: {len(records)} sites, {nuclei:,} nuclei" + (f"; {unfit} not fit to learn from" * bool(unfit))
     )
     return nuclei
+
+
+def follow_run(run_path: Path, *, workers: int = -1) -> None:
+    """Make the reference masks of the sites that come, until the acquisition of a run has ended; one core stays with it.
+
+    Raises
+    ------
+    ProblemsError
+        If there is no run.
+    """
+    from scotopic.reference import make_references
+
+    run = opened_run(run_path)
+    most = max(1, (os.cpu_count() or 1) - 1)
+    while run.is_locked():
+        try:
+            for _ in make_references(run, workers=most if workers == -1 else workers):
+                pass
+        except ProblemsError:  # another process makes masks: its are as good, and what it leaves is made later
+            logger.debug("no masks were made in this turn", exc_info=True)
+        time.sleep(LOOK_S)
 
 
 def opened_run(run_path: Path) -> RunFolder:
