@@ -241,3 +241,14 @@ def test_a_fast_clock_jumps_over_waiting_times():
         core.setXYPosition(x, 0)
         core.waitForDevice("XY")
     assert time.perf_counter() - start < 5  # it is 10 s of travel
+
+
+def test_a_microscope_that_needs_no_adapters_looks_for_none(monkeypatch):
+    """Else pymmcore-plus logs an error in red where there is no Micro-Manager, and a simulated microscope needs none."""
+
+    def look_for_one():
+        raise AssertionError("looked for a Micro-Manager")
+
+    monkeypatch.setattr("pymmcore_plus.core._mmcore_plus.find_micromanager", look_for_one)
+    core = opened(load_job("quickstart", "simulated"))
+    assert not core.getDeviceAdapterSearchPaths()

@@ -149,9 +149,9 @@ def load_config(path: Path) -> CMMCorePlus:
     """
     config = read_config(path)
     folder = adapter_folder(config.libraries)
-    core = PythonDeviceCore() if config.has_python_devices else CMMCorePlus()
-    if folder is not None:
-        core.setDeviceAdapterSearchPaths([str(folder)])
+    kind = PythonDeviceCore if config.has_python_devices else CMMCorePlus
+    core = kind(mm_path=str(folder or path.parent))  # without one it looks for an installation, and logs an error if there is none
+    core.setDeviceAdapterSearchPaths([str(folder)] if folder else [])
     try:
         with loadable(config) as file:
             core.loadSystemConfiguration(file)
