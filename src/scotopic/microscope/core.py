@@ -150,8 +150,10 @@ def load_config(path: Path) -> CMMCorePlus:
     config = read_config(path)
     folder = adapter_folder(config.libraries)
     kind = PythonDeviceCore if config.has_python_devices else CMMCorePlus
-    core = kind(mm_path=str(folder or path.parent))  # without one it looks for an installation, and logs an error if there is none
-    core.setDeviceAdapterSearchPaths([str(folder)] if folder else [])
+    # Without a path it would look for an installation, and log an error where there is none, whether one is needed or not.
+    core = kind(mm_path=str(folder or path.parent))
+    if folder is None:
+        super(CMMCorePlus, core).setDeviceAdapterSearchPaths([])
     try:
         with loadable(config) as file:
             core.loadSystemConfiguration(file)
