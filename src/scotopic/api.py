@@ -19,6 +19,7 @@ from scotopic.workflow import (
     check,
     compare,
     export_model,
+    import_images,
     run,
     segment,
     segment_run,
@@ -28,6 +29,7 @@ from scotopic.workflow import (
     validate,
     verify,
 )
+from scotopic.workflow.importing import ImageSource
 from scotopic.workflow.segmentation import opened_run
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from scotopic.store import RunFolder
 
 __all__ = [
+    "ImageSource",
     "ProblemsError",
     "Run",
     "Site",
@@ -49,6 +52,7 @@ __all__ = [
     "check",
     "compare",
     "export_model",
+    "import_images",
     "load_model",
     "open_microscope",
     "open_run",

@@ -329,6 +329,67 @@ def segment(
     raise typer.Exit(1 if segmented.left_out else 0)
 
 
+@app.command("import")
+def import_(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="Folder of images; or an image for each --level, in their order."),
+    ],
+    out: RunOption,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Names of the images, for example '{well}_s{site}_{level}.tif' (also {row} {column} {t} {z} {field} {*})."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Names of a common software: scanr, imagexpress, micro-manager.")
+    ] = None,
+    listing: Annotated[
+        Path | None, typer.Option("--list", help="CSV that lists file, well, site, level, exposure_ms, led_percent.")
+    ] = None,
+    level: Annotated[
+        list[str] | None, typer.Option(help="A light level by its name among the images: NAME=EXPOSURE_MS,LED_PERCENT.")
+    ] = None,
+    protocol: Annotated[
+        Path | None, typer.Option("--protocol", "-p", help="Protocol that was imaged, instead of levels and plate.")
+    ] = None,
+    microscope: Annotated[
+        Path | None, typer.Option("--microscope", "-m", help="Profile of the microscope that took them.")
+    ] = None,
+    plate: Annotated[str | None, typer.Option(help="Plate format, for example 384-well.")] = None,
+    channel: Annotated[str, typer.Option(help="Name of the channel.")] = "DAPI",
+    held_out: Annotated[
+        int | None, typer.Option(min=0, help="Number of wells that are never trained on; without it, one in 16.")
+    ] = None,
+    pixel_size_um: Annotated[
+        float | None, typer.Option(min=0.001, help="Size of a pixel on the sample, without --microscope.")
+    ] = None,
+) -> None:
+    """Make a run of bright and dark images that other software took, to train on and to judge."""
+    from scotopic import workflow
+    from scotopic.workflow.importing import ImageSource, parsed_level, patterns_of
+
+    with _told_in_one_line():
+        source = ImageSource(
+            tuple(sources),
+            (*(pattern or ()), *(patterns_of(preset) if preset else ())),
+            listing,
+            dict(map(parsed_level, level or ())),
+        )
+        workflow.import_images(
+            source,
+            out,
+            typer.echo,
+            protocol_path=protocol,
+            profile_path=microscope,
+            plate=plate,
+            channel=channel,
+            held_out=held_out,
+            pixel_size_um=pixel_size_um,
+        )
+
+
 @app.command()
 def train(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],

@@ -2,6 +2,7 @@
 
 from scotopic.workflow.acquisition import acquire, ask, light_off, progress_line, retake, verify, watch
 from scotopic.workflow.darkness import segment_with_model
+from scotopic.workflow.importing import import_images
 from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
 from scotopic.workflow.look import snap
@@ -22,6 +23,7 @@ __all__ = [
     "export_model",
     "fit_to_specimen",
     "follow_run",
+    "import_images",
     "light_off",
     "model_facts",
     "new_profile",
