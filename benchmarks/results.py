@@ -1,6 +1,6 @@
 """Writes docs/results.md: the whole job on simulated plates and on folders of real nuclei, each as a user would run it.
 
-usage: results.py --work DIR [--seeds 1 2 3 4 5] [--real-clock 1] [--real FOLDER ...]
+usage: results.py --work DIR [--seeds 1 2 3 4 5] [--real-clock 1 5] [--real FOLDER ...]
 
 For each seed the whole plate of `protocols/low_light_96.yaml`, on a specimen of that seed, through `scotopic run`; for each folder
 `real_nuclei.py`. What is in DIR already is not done again, so that this may take several evenings (some 26 minutes a seed on two
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--real-clock", type=int, nargs="*", default=[1])
+    parser.add_argument("--real-clock", type=int, nargs="*", default=[1, 5])
     parser.add_argument("--real", type=Path, nargs="*", default=[])
     asked = parser.parse_args()
     asked.work.mkdir(exist_ok=True)

@@ -158,7 +158,10 @@ def _pairs(run: RunFolder, *, growing: bool) -> Pairs:
 
 
 class _Growth:
-    """What a growing plate has to learn from, whenever it is asked. A process beside makes masks of the sites that come."""
+    """What a growing plate has to learn from, whenever it is asked; it grows until its last site has masks.
+
+    A process beside makes them.
+    """
 
     def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
         self._run, self._say = run, say
@@ -199,13 +202,12 @@ class _Growth:
 
     def _look(self) -> bool:
         """Take in what has come, and return whether more is to come."""
-        growing = self._run.is_locked()  # asked first: what comes after this answer is for the next look
-        if not growing:
-            self._masks.wait()
-            self._pairs = _pairs_of(self._run, self._say)
-            return False
-        if self._masks.has_ended:  # it was killed, or could not go on
-            self._masks = self._begin()
+        acquired = not self._run.is_locked()  # asked first: what comes after this answer is for the next look
+        if self._masks.has_ended:
+            if acquired:
+                self._pairs = _pairs_of(self._run, self._say)
+                return False
+            self._masks = self._begin()  # it was killed, or could not go on
         with suppress(ProblemsError):  # nothing yet
             self._pairs = _pairs(self._run, growing=True)
         return True

@@ -71,7 +71,7 @@ def segment_run(run_path: Path, say: Callable[[str], None] = print, *, workers: 
 
 
 def follow_run(run_path: Path, *, workers: int = -1) -> None:
-    """Make the reference masks of the sites that come, until the acquisition of a run has ended; one core stays with it.
+    """Make the reference masks of the sites that come, and those of the last ones too; one core stays with the microscope.
 
     Raises
     ------
@@ -82,13 +82,16 @@ def follow_run(run_path: Path, *, workers: int = -1) -> None:
 
     run = opened_run(run_path)
     most = max(1, (os.cpu_count() or 1) - 1)
-    while run.is_locked():
+    growing = True
+    while growing:
+        growing = run.is_locked()
         try:
             for _ in make_references(run, workers=most if workers == -1 else workers):
                 pass
         except ProblemsError:  # another process makes masks: its are as good, and what it leaves is made later
             logger.debug("no masks were made in this turn", exc_info=True)
-        time.sleep(LOOK_S)
+        if growing:
+            time.sleep(LOOK_S)
 
 
 def opened_run(run_path: Path) -> RunFolder:
