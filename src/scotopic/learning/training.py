@@ -47,7 +47,7 @@ _STEPS_A_SITE = 10
 _CHECK_MPX, _FINAL_CHECK_MPX = 1.0, 8.0
 """Validation sites that are checked at each checkpoint, and at the end, in megapixels at most."""
 _PEAK_SITES = 24
-_OF_A_GROWING_PLATE = 0.5
+_OF_A_GROWING_PLATE = 2 / 3
 """Share of the budget that may be used up before the plate is complete: the rest is for all of it."""
 _FIRST_OFFER, _NEXT_OFFER, _OFFER_CHECK_MPX = 0.2, 1.5, 2.0
 """While a plate grows a network is offered once it has worked for this share of the budget, and again whenever it has worked so many
