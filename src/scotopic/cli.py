@@ -391,6 +391,33 @@ def import_(
 
 
 @app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Empty folder for tables, masks, and what CellProfiler and QuPath import.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option(help="Whose nuclei: reference, live, or the hash of a model that was validated.")
+    ] = "reference",
+    images: Annotated[bool, typer.Option("--images", help="The images as TIFF too.")] = False,
+    into_plate: Annotated[
+        bool, typer.Option("--into-plate", help="Tables into the plate, as ngio and Fractal read them.")
+    ] = False,
+) -> None:
+    """Write masks and tables of a run for other programs: CSV, Parquet, TIFF, CellProfiler, QuPath, ngio."""
+    from scotopic import workflow
+    from scotopic.protocol import Problem
+
+    if out is None and not into_plate:
+        _fail([Problem("one of the two must be given, or both", key="--out or --into-plate")])
+    with _told_in_one_line():
+        if out is not None:
+            workflow.export_run(run_folder, out, typer.echo, source=source, images=images)
+        if into_plate:
+            workflow.tables_into_plate(run_folder, typer.echo, source=source)
+
+
+@app.command()
 def train(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Budget instead of the protocol's.")] = None,

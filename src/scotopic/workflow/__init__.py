@@ -2,6 +2,7 @@
 
 from scotopic.workflow.acquisition import acquire, ask, light_off, progress_line, retake, verify, watch
 from scotopic.workflow.darkness import segment_with_model
+from scotopic.workflow.exporting import export_run, tables_into_plate
 from scotopic.workflow.importing import import_images
 from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
@@ -21,6 +22,7 @@ __all__ = [
     "compare",
     "exit_code",
     "export_model",
+    "export_run",
     "fit_to_specimen",
     "follow_run",
     "import_images",
@@ -37,6 +39,7 @@ __all__ = [
     "segment_with_model",
     "snap",
     "stage_lines",
+    "tables_into_plate",
     "train",
     "validate",
     "verify",
