@@ -142,15 +142,29 @@ def model_show(model: ModelFile) -> None:
 @_model_app.command("export")
 def model_export(
     model: ModelFile,
-    onnx: Annotated[Path, typer.Option(help="ONNX file to write.")],
-    image: Annotated[Path | None, typer.Option(help="Bright image to compare onnxruntime with torch on.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="ONNX file to write.")] = None,
+    bioimageio: Annotated[
+        Path | None, typer.Option(help="Package (.zip) of the BioImage Model Zoo to write, for one light level.")
+    ] = None,
+    light: Annotated[str | None, typer.Option(help="Light level of the package, for example 0.2%.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Bright image to compare onnxruntime with torch on, and for the package's example."),
+    ] = None,
 ) -> None:
-    """Write a model's network as ONNX, if onnxruntime finds the same nuclei with it."""
+    """Write a model for other programs: its network as ONNX, if onnxruntime finds the same nuclei with it, or a package of the model zoo."""
     from scotopic import workflow
+    from scotopic.protocol import Problem
 
+    if onnx is None and bioimageio is None:
+        _fail([Problem("one of the two must be given, or both", key="--onnx or --bioimageio")])
     with _told_in_one_line():
-        workflow.export_model(model, onnx, image)
-    typer.echo(f"onnxruntime finds the same nuclei; wrote {onnx}")
+        if onnx is not None:
+            workflow.export_model(model, onnx, image)
+            typer.echo(f"onnxruntime finds the same nuclei; wrote {onnx}")
+        if bioimageio is not None:
+            workflow.export_package(model, bioimageio, light, image)
+            typer.echo(f"wrote {bioimageio}")
 
 
 @app.command()
@@ -523,6 +537,19 @@ def watch(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run fo
 
     with _told_in_one_line():
         workflow.watch(run_folder)
+
+
+@app.command()
+def view(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, finished or not.")],
+    site: Annotated[str | None, typer.Option(help="Site to show, for example B2_0; the first one without it.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the plate; any free one for 0.")] = 0,
+) -> None:
+    """Show images and masks of a run in the browser: serves the plate on this computer alone, and prints the addresses."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.view(run_folder, typer.echo, site=site, port=port)
 
 
 @app.command()

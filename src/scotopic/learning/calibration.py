@@ -50,9 +50,14 @@ def input_planes(counts: NDArray[Any], dose: float, camera: CameraNoise, peak_e:
     -------
     Tensor, float32, shape (PLANES, Y/2, X/2)
     """
+    return planes_of(torch.from_numpy(camera.to_electrons(counts)), dose, camera, peak_e, gain)
+
+
+def planes_of(electrons: Tensor, dose: float, camera: CameraNoise, peak_e: float, gain: float = 1.0) -> Tensor:
+    """Return the same for photo-electrons, float32, shape (Y, X); in torch alone, so that a model for other programs can hold it."""
     full = peak_e * gain * dose
     noise = math.sqrt(camera.read_noise_e**2 + _PHOTON_SHARE * full + 0.25)
-    electrons = functional.pixel_unshuffle(torch.from_numpy(camera.to_electrons(counts))[None], GRID)
+    electrons = functional.pixel_unshuffle(electrons[None], GRID)
     linear = electrons / full
     mean = linear.mean(0, keepdim=True)
     smooth = [_smoothed(mean, sigma) for sigma in _SMOOTH]

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
     from scotopic.learning.model import Model
 
-_OPSET = 18
-_NAMES = ("probability", "rays", "foreground")
+OPSET = 18
+NAMES = ("probability", "rays", "foreground")
 _TRIED_PX = 256
 _SAME = 0.995
 """Least mean F1 between what both find: a pixel on a cut-off may fall to either side of it."""
 
 
-class _Outputs(nn.Module):
+class Outputs(nn.Module):
     """Probabilities and rays in pixels, as `Maps` has them."""
 
     def __init__(self, network: NucleusNet) -> None:
@@ -44,6 +44,7 @@ class _Outputs(nn.Module):
         self.network = network
 
     def forward(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return object probability (N, Y/2, X/2), rays (N, 32, Y/2, X/2) and foreground (N, Y, X) of input planes."""
         probability, foreground, features = self.network.look(planes)
         rays = self.network.rays_from(features.movedim(1, -1)).movedim(-1, 1)
         return probability.sigmoid(), rays, foreground.sigmoid()
@@ -77,17 +78,34 @@ def export_onnx(model: Model, path: Path, image: NDArray[Any] | None = None) -> 
     except ImportError as error:
         told = f"needs the package {error.name}: pip install 'scotopic[onnx]'"
         raise ProblemsError([Problem(told, key="--onnx")]) from error
-    network = _Outputs(fused(model.network))
+    side = torch.export.Dim.DYNAMIC
     example = torch.zeros(1, PLANES, _TRIED_PX // GRID, _TRIED_PX // GRID)
+    data = to_onnx(Outputs(fused(model.network)), example, "planes", {0: "n", 2: side, 3: side}, model)
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    _compare(model, session, image)
+    path.write_bytes(data)
+    sync([path])
+
+
+def to_onnx(network: nn.Module, example: Tensor, name: str, sizes: dict[int, Any], model: Model) -> bytes:
+    """Return a network of one input as ONNX, with the model's card in its metadata.
+
+    Parameters
+    ----------
+    name : str
+        Of the input.
+    sizes : dict
+        Axes of the input that may have any size.
+    """
     with _quiet():
         program = torch.onnx.export(
             network.eval(),
             (example,),
-            input_names=["planes"],
-            output_names=list(_NAMES),
-            opset_version=_OPSET,
+            input_names=[name],
+            output_names=list(NAMES),
+            opset_version=OPSET,
             dynamo=True,
-            dynamic_shapes={"planes": {0: "n", 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}},
+            dynamic_shapes=(sizes,),
             verbose=False,
         )
     if program is None:
@@ -95,11 +113,8 @@ def export_onnx(model: Model, path: Path, image: NDArray[Any] | None = None) -> 
     made = program.model_proto
     entry = made.metadata_props.add()
     entry.key, entry.value = "scotopic", json.dumps(model.card.model_dump(mode="json"))
-    data = made.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    _compare(model, session, image)
-    path.write_bytes(data)
-    sync([path])
+    data: bytes = made.SerializeToString()
+    return data
 
 
 def _compare(model: Model, session: Any, image: NDArray[Any] | None) -> None:
@@ -142,7 +157,7 @@ def labels_by_onnx(session: Any, model: Model, counts: NDArray[Any], dose: float
     """
     card = model.card
     planes = input_planes(counts, dose, card.camera, card.peak_e)[None].numpy()
-    probability, rays, foreground = (part[0] for part in session.run(list(_NAMES), {"planes": planes}))
+    probability, rays, foreground = (part[0] for part in session.run(list(NAMES), {"planes": planes}))
     maps = Maps(probability, foreground, lambda y, x: rays[:, y, x].T)
     cut_off = card.cut_off(dose)
     candidates = find_candidates(maps, cut_off.probability)

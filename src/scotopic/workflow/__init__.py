@@ -7,12 +7,13 @@ from scotopic.workflow.importing import import_images
 from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
 from scotopic.workflow.look import snap
-from scotopic.workflow.models import export_model, model_facts
+from scotopic.workflow.models import export_model, export_package, model_facts
 from scotopic.workflow.new_profile import new_profile
 from scotopic.workflow.reporting import compare, report
 from scotopic.workflow.segmentation import follow_run, segment, segment_run
 from scotopic.workflow.stages import stage_lines
 from scotopic.workflow.validating import validate
+from scotopic.workflow.viewing import view
 from scotopic.workflow.whole import exit_code, run
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "compare",
     "exit_code",
     "export_model",
+    "export_package",
     "export_run",
     "fit_to_specimen",
     "follow_run",
@@ -43,5 +45,6 @@ __all__ = [
     "train",
     "validate",
     "verify",
+    "view",
     "watch",
 ]

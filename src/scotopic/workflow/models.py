@@ -55,6 +55,43 @@ def _wells(wells: tuple[str, ...]) -> str:
     return f"{count} ({', '.join(wells)})" if 0 < len(wells) < 13 else count
 
 
+def export_package(path: Path, package: Path, light: str | None, image: Path | None = None) -> None:
+    """Write a model for one of its light levels as a package of the BioImage Model Zoo.
+
+    Parameters
+    ----------
+    light : str
+        Light level, by its name in the model.
+    image : Path, optional
+        Bright image of the model's camera, that the package's example is made from.
+
+    Raises
+    ------
+    ProblemsError
+        If it is no model or has no such level, a package is missing, or the file is there already or cannot be written.
+    """
+    from scotopic.learning.model import Model
+
+    if package.suffix != ".zip":
+        raise ProblemsError([Problem(f"= {package}: must end with .zip", key="--bioimageio")])
+    if package.exists():
+        raise ProblemsError([Problem("is there already", str(package))])
+    model = Model.load(path)
+    dose = model.card.levels.get(light or "")
+    if light is None or dose is None:
+        told = f"= {light or ''}: allowed: {', '.join(model.card.levels)}"
+        raise ProblemsError([Problem(told, key="--light")])
+    try:
+        from scotopic.learning.bioimageio_package import write_package
+
+        write_package(model, dose, light, package, read_plane(image) if image else None)
+    except ImportError as error:
+        told = f"needs the package {error.name}: pip install 'scotopic[bioimageio]'"
+        raise ProblemsError([Problem(told, key="--bioimageio")]) from error
+    except OSError as error:
+        raise ProblemsError([Problem(f"cannot be written: {error.strerror}", str(package))]) from error
+
+
 def export_model(path: Path, onnx: Path, image: Path | None = None) -> None:
     """Write a model's network as an ONNX file.
 
