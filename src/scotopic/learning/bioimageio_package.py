@@ -146,7 +146,7 @@ def write_package(model: Model, dose: float, light: str, path: Path, image: NDAr
             authors=[zoo.Author(name="The scotopic developers")],
             cite=[zoo.CiteEntry(text="scotopic", url=zoo.HttpUrl("https://github.com/scotopic/scotopic"))],
             license=zoo.LicenseId("BSD-3-Clause"),
-            documentation=kept("README.md", text.encode()).source,
+            documentation=kept("README.md", text.encode()),
             tags=["fluorescence-light-microscopy", "nuclei", "instance-segmentation", "2d", "low-light"],
             inputs=[inputs],
             outputs=described,
