@@ -295,6 +295,12 @@ def segment(
         bool,
         typer.Option("--follow", help="Begin while the run is acquired, and go on until it is complete (--reference)."),
     ] = False,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the wells of runs out to a Dask cluster: address of its scheduler, or local (--reference)."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace labels and tables in --out, whoever made them.")
     ] = False,
@@ -331,7 +337,7 @@ def segment(
             for run_folder in images:
                 if follow:
                     workflow.follow_run(run_folder, workers=workers)
-                workflow.segment_run(run_folder, typer.echo, workers=workers, again=again)
+                workflow.segment_run(run_folder, typer.echo, workers=workers, again=again, dask=dask)
             return
         else:
             segmented = workflow.segment(

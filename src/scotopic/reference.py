@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +13,11 @@ from joblib import Parallel, delayed
 
 from scotopic.nuclei import evenly_lit, judge, measure_levels, reference_segmentation
 from scotopic.photons import focus_score
+from scotopic.protocol import Problem, ProblemsError
 from scotopic.store import ReferenceRecord, RunFolder, finished_sites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 """Name of these masks in the plate's labels and of their tables."""
+_CLUSTER_S, _RETRIES = 10, 3
 _FLAGS = ["clump", "debris", "mitotic"]
 """What a nucleus looks like is said by its bright image, at every level."""
 
@@ -65,7 +69,9 @@ def _sharpest(run_path: Path, stack: dict[int, Frames]) -> int:
     return max(bright, key=lambda z: focus_score(read_frame(run_path, bright[z]), profile.camera.noise))
 
 
-def make_references(run: RunFolder, *, workers: int = -1, again: bool = False) -> Iterator[ReferenceRecord]:
+def make_references(
+    run: RunFolder, *, workers: int = -1, again: bool = False, dask: str | None = None
+) -> Iterator[ReferenceRecord]:
     """Make masks of the finished sites that have none, and yield what became of each.
 
     Sites are shared out to processes; each writes labels and table of a site before the site counts as done, so that a
@@ -77,11 +83,14 @@ def make_references(run: RunFolder, *, workers: int = -1, again: bool = False) -
         Processes; 1 for this one alone, -1 for as many as the machine has cores.
     again : bool
         Also where there are masks.
+    dask : str, optional
+        Share them out to a Dask cluster, a well at a time: the address of its scheduler, whose workers see the run
+        under the same path; or `local` for a cluster of so many processes here.
 
     Raises
     ------
     ProblemsError
-        If another process makes masks of this run.
+        If another process makes masks of this run, or no cluster is found.
     """
     with run.masks_lock():
         run.nuclei.folder(REFERENCE).mkdir(parents=True, exist_ok=True)
@@ -93,11 +102,52 @@ def make_references(run: RunFolder, *, workers: int = -1, again: bool = False) -
             for key, stack in _finished_stacks(run).items()
             if key not in done and any(reference in frames for frames in stack.values())
         ]
-        n_jobs = min(workers, max(len(pending), 1))
-        jobs = (delayed(_make_reference)(run.path, stack) for stack in pending)
-        for record in Parallel(n_jobs=n_jobs, return_as="generator")(jobs):
+        shared = (
+            _by_processes(run.path, pending, workers) if dask is None else _by_dask(run.path, pending, workers, dask)
+        )
+        for record in shared:
             run.reference_lines.append([record])
             yield record
+
+
+def _by_processes(run_path: Path, stacks: Sequence[dict[int, Frames]], workers: int) -> Iterator[ReferenceRecord]:
+    jobs = (delayed(_make_reference)(run_path, stack) for stack in stacks)
+    yield from Parallel(n_jobs=min(workers, max(len(stacks), 1)), return_as="generator")(jobs)
+
+
+def _by_dask(
+    run_path: Path, stacks: Sequence[dict[int, Frames]], workers: int, address: str
+) -> Iterator[ReferenceRecord]:
+    """Share out by well: enough tasks for a cluster, and few enough for its scheduler; a lost worker costs the wells it had."""
+    try:
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError as error:
+        raise ProblemsError([Problem('needs Dask: pip install "scotopic[dask]"', key="--dask")]) from error
+    wells: dict[str, list[dict[int, Frames]]] = {}
+    for stack in stacks:
+        wells.setdefault(_well_of(stack), []).append(stack)
+    with ExitStack() as opened:
+        if address == "local":
+            count = workers if workers > 0 else os.cpu_count()
+            cluster = LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None)
+            address = opened.enter_context(cluster).scheduler_address
+        try:
+            client = opened.enter_context(Client(address, timeout=_CLUSTER_S, set_as_default=False))
+        except (OSError, ValueError) as error:
+            told = f"= {address!r}: no Dask scheduler answers there (for example tcp://192.168.1.2:8786, or local)"
+            raise ProblemsError([Problem(told, key="--dask")]) from error
+        path = run_path.absolute()
+        futures = [client.submit(_of_well, path, each, pure=False, retries=_RETRIES) for each in wells.values()]
+        for _, records in as_completed(futures, loop=client.loop, with_results=True):
+            yield from records
+
+
+def _well_of(stack: dict[int, Frames]) -> str:
+    return next(iter(next(iter(stack.values())).values())).well
+
+
+def _of_well(run_path: Path, stacks: Sequence[dict[int, Frames]]) -> list[ReferenceRecord]:
+    return [_make_reference(run_path, stack) for stack in stacks]
 
 
 def write_tables(run: RunFolder) -> str:

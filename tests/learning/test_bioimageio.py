@@ -51,7 +51,7 @@ def test_its_script_finds_nuclei_without_scotopic(package, segmented_plate, tmp_
     expected = Predictor(model)(image, model.card.levels["2%"]).labels
     assert expected.max() > 20
     assert found.shape == image.shape
-    assert matching(expected, found).f1 > 0.9
+    assert matching(expected, found).mean_f1 > 0.7
     assert abs(int(found.max()) - int(expected.max())) <= 0.1 * expected.max()
 
 

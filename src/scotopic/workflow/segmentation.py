@@ -30,7 +30,14 @@ LOOK_S = 5.0
 """Between two looks at a run that is being acquired."""
 
 
-def segment_run(run_path: Path, say: Callable[[str], None] = print, *, workers: int = -1, again: bool = False) -> int:
+def segment_run(
+    run_path: Path,
+    say: Callable[[str], None] = print,
+    *,
+    workers: int = -1,
+    again: bool = False,
+    dask: str | None = None,
+) -> int:
     """Make the reference masks of a run's finished sites, into the run, and measure them at every light level.
 
     Sites that have masks are left as they are; a run that still grows may be segmented again and again.
@@ -41,6 +48,8 @@ def segment_run(run_path: Path, say: Callable[[str], None] = print, *, workers: 
         Processes; -1 for as many as the machine has cores.
     again : bool
         Make masks anew where there are some.
+    dask : str, optional
+        Address of a Dask scheduler to share the wells out to, or `local`.
 
     Returns
     -------
@@ -55,7 +64,7 @@ def segment_run(run_path: Path, say: Callable[[str], None] = print, *, workers: 
     from scotopic.reference import make_references, write_tables
 
     run_folder = opened_run(run_path)
-    for record in make_references(run_folder, workers=workers, again=again):
+    for record in make_references(run_folder, workers=workers, again=again, dask=dask):
         say(_told(record.name, record.nuclei, record))
     records = list(run_folder.references().values())
     if not records:
