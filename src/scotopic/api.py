@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from scotopic.protocol import ImagingProtocol, MicroscopeProfile, ProblemsError, read_model
 from scotopic.reference import REFERENCE, Frames, finished_frames, read_frame
 from scotopic.store import site_name
+from scotopic.store.files import path_of
 from scotopic.workflow import (
     acquire,
     check,
@@ -126,14 +127,14 @@ def open_microscope(profile_path: str | Path, protocol: ImagingProtocol | None =
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a run folder to read, finished or not.
+    """Open a run to read, finished or not: a folder, or a place in an object store such as `s3://bucket/run`.
 
     Raises
     ------
     ProblemsError
         If there is no run.
     """
-    return Run(opened_run(Path(path)))
+    return Run(opened_run(path_of(str(path)) if isinstance(path, str) else path))
 
 
 def load_model(path: str | Path, **how: Any) -> Predictor:
@@ -196,12 +197,10 @@ class Run:
         FileNotFoundError
             If there are none from this source.
         """
-        import pandas as pd
-
-        tables = sorted(self.folder.nuclei.folder(source).glob("*.parquet"))
-        if not tables:
+        table = self.folder.nuclei.read_sites(source)
+        if table is None:
             raise FileNotFoundError(f"{self.folder.path}: there are no nuclei of {source!r}")
-        return pd.concat(map(pd.read_parquet, tables), ignore_index=True)
+        return table
 
     def report(self) -> Report:
         """Return the report.

@@ -36,6 +36,22 @@ app.add_typer(_model_app, name="model")
 
 ProtocolFile = Annotated[Path, typer.Argument(metavar="PROTOCOL", help="Protocol file (YAML).")]
 ProfileFile = Annotated[Path, typer.Option("--microscope", "-m", help="Microscope profile (YAML).")]
+
+
+def _path(text: str) -> Path:
+    """Return a path, here or in an object store."""
+    from scotopic.protocol import ProblemsError
+    from scotopic.store.files import path_of
+
+    try:
+        return path_of(text)
+    except ProblemsError as error:
+        _fail(error.problems)
+
+
+StoredRun = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run folder, here or in an object store (s3://...).", parser=_path)
+]
 RunOption = Annotated[Path, typer.Option("--out", help="Run folder to write, or to go on with.")]
 Specimen = Annotated[Path | None, typer.Option(help="Folder of bright images to put under a simulated microscope.")]
 
@@ -259,7 +275,7 @@ def run(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specime
 
 
 @app.command()
-def verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]) -> None:
+def verify(run_folder: StoredRun) -> None:
     """Read a run again, every pixel, and compare it with its ledger. Exit code 0 or 1."""
     from scotopic import workflow
 
@@ -273,7 +289,10 @@ def verify(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run f
 
 @app.command()
 def segment(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images, folders of images, or runs.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGES...", help="Images, folders of images, or runs (also s3://...).", parser=_path),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for labels, overlays and the table; a run takes its masks itself.")
     ] = None,
@@ -412,7 +431,7 @@ def import_(
 
 @app.command()
 def export(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    run_folder: StoredRun,
     out: Annotated[
         Path | None, typer.Option(help="Empty folder for tables, masks, and what CellProfiler and QuPath import.")
     ] = None,
@@ -475,7 +494,7 @@ def train(
 
 @app.command()
 def validate(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    run_folder: StoredRun,
     model: Annotated[Path | None, typer.Option(help="Model file; the run's latest without it.")] = None,
 ) -> None:
     """Judge a model on the held-out wells: report.json and report.html. Exit code 1 if something is missing."""
@@ -488,7 +507,7 @@ def validate(
 
 @app.command()
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    run_folder: StoredRun,
     figures: Annotated[Path | None, typer.Option(help="Folder for each plot as PDF and PNG, for papers.")] = None,
 ) -> None:
     """Draw report.html anew, from report.json and the images of the run."""

@@ -6,7 +6,10 @@ import hashlib
 import json
 import math
 import os
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -17,10 +20,10 @@ from safetensors.torch import save
 from scotopic.learning.network import NucleusNet
 from scotopic.photons import CameraNoise, FrozenModel
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.store.files import sync
+from scotopic.store.files import is_remote, sync
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 FORMAT = 2
 PIXEL_SIZE_TOLERANCE = 0.1
@@ -162,7 +165,7 @@ class Model:
             If it is no model of this program, or of a later version of it.
         """
         try:
-            with safe_open(path, framework="pt") as file:
+            with _at_hand(path) as here, safe_open(here, framework="pt") as file:
                 card_text = (file.metadata() or {}).get("scotopic")
                 weights = {name: file.get_tensor(name) for name in file.keys()}
         except (OSError, SafetensorError) as error:
@@ -178,6 +181,18 @@ class Model:
         except (ValidationError, RuntimeError, TypeError) as error:
             raise ProblemsError([Problem(f"is damaged: {str(error).splitlines()[0]}", str(path))]) from error
         return cls(card, network.eval())
+
+
+@contextmanager
+def _at_hand(path: Path) -> Iterator[Path]:
+    """Yield a model's file on this computer."""
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder) / path.name
+        here.write_bytes(path.read_bytes())
+        yield here
 
 
 def model_hash(path: Path) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import imageio.v3 as iio
 import numpy as np
-import pandas as pd
 from scipy import ndimage as ndi
 
 from scotopic.pictures import stretched
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from scotopic.report.schema import Figure, Report
@@ -422,10 +422,7 @@ def _stability(report: Report) -> str:
 
 
 def _network_tables(run: RunFolder, report: Report) -> pd.DataFrame | None:
-    if report.model is None:
-        return None
-    files = sorted(run.nuclei.folder(report.model).glob("*.parquet"))
-    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True) if files else None
+    return None if report.model is None else run.nuclei.read_sites(report.model)
 
 
 def _quantity(value: float | None, factor: float, form: str, unit: str) -> str:

@@ -1,16 +1,46 @@
+"""Files that are whole or not there, on disks and in object stores."""
+
 from __future__ import annotations
 
 import errno
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, cast
+
+from scotopic.protocol import Problem, ProblemsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 _pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sync")
+
+
+def path_of(text: str) -> Path:
+    """Return the path that a word means: a file or folder here, or, with `s3://` and the like in front, in an object store.
+
+    Raises
+    ------
+    ProblemsError
+        If the packages for object stores are not installed, or know no such store.
+    """
+    if "://" not in text:
+        return Path(text)
+    try:
+        from upath import UPath
+
+        path = UPath(text)
+        _ = path.fs  # what it needs is loaded with the first use
+    except (ImportError, ValueError) as error:
+        told = f'cannot be used: {error}; needs pip install "scotopic[cloud]"'
+        raise ProblemsError([Problem(told, text)]) from error
+    return cast("Path", path)  # it has the same methods
+
+
+def is_remote(path: Path) -> bool:
+    """Return whether a path is in an object store: each file there appears whole, at once, and nothing can be locked."""
+    return not isinstance(path, PurePath)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -18,6 +48,9 @@ def replace_text(path: Path, text: str) -> None:
 
     On Windows a file cannot be replaced while a reader holds it open: that is tried again for a second.
     """
+    if is_remote(path):
+        path.write_text(text, encoding="utf-8")
+        return
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
@@ -44,6 +77,8 @@ def sync(paths: Iterable[Path]) -> None:
 
 
 def _sync_one(path: Path) -> None:
+    if is_remote(path):
+        return
     if not path.is_dir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())

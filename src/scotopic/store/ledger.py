@@ -11,6 +11,7 @@ from pydantic import Field
 
 from scotopic.photons import FrozenModel
 from scotopic.protocol import Problem, ProblemsError
+from scotopic.store.files import is_remote
 from scotopic.store.files import sync as sync_with_disk
 
 if TYPE_CHECKING:
@@ -223,6 +224,10 @@ class JsonLines(Generic[R]):
         """Write records, and with `sync` wait until they (and all before them) are on the disk."""
         is_new = not self._path.exists()
         text = "".join(record.model_dump_json(exclude_defaults=True) + "\n" for record in records)
+        if is_remote(self._path):  # nothing can be appended to there
+            before = b"" if is_new else self._path.read_bytes()
+            self._path.write_bytes(before + text.encode())
+            return
         with self._path.open("ab") as file:
             file.write(text.encode())
             file.flush()

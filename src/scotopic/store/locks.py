@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from scotopic.store.files import is_remote
+
 _SAME_START_S = 1.0
 """Two processes of one number and start are the same."""
 
@@ -23,11 +25,11 @@ class LockedError(Exception):
 class OwnedLock:
     """A lock of one process at a time: the system's own, which a dead process does not hold, and a file that says who.
 
-    The second file is what others read: looking does not lock.
+    The second file is what others read: looking does not lock. In an object store there are no locks.
     """
 
     def __init__(self, path: Path, timeout_s: float = 0.0) -> None:
-        self._lock = FileLock(path, timeout=timeout_s, mode=0o666)
+        self._lock = None if is_remote(path) else FileLock(path, timeout=timeout_s, mode=0o666)
         self._owner_path = path.with_name(path.name + ".owner")
 
     def acquire(self) -> None:
@@ -40,6 +42,8 @@ class OwnedLock:
         OSError
             If its file cannot be written.
         """
+        if self._lock is None:
+            return
         try:
             self._lock.acquire()
         except Timeout as error:
@@ -57,7 +61,7 @@ class OwnedLock:
 
     def release(self) -> None:
         """Give it back. May be called twice."""
-        if self._lock.is_locked:
+        if self._lock is not None and self._lock.is_locked:
             with suppress(OSError):
                 self._owner_path.unlink(missing_ok=True)
             self._lock.release()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from scotopic.photons import FrozenModel
-from scotopic.store.files import sync
+from scotopic.store.files import is_remote, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import pandas as pd
 
@@ -75,7 +76,18 @@ class NucleusTables:
         """Return the table of a site."""
         import pandas as pd  # not where a microscope is driven
 
-        return pd.read_parquet(self._of_site(source, well, site, t))
+        with self._of_site(source, well, site, t).open("rb") as file:
+            return pd.read_parquet(file)
+
+    def read_sites(self, source: str) -> pd.DataFrame | None:
+        """Return the tables of all sites of a source as one; nothing if there are none."""
+        import pandas as pd
+
+        tables = []
+        for path in sorted(self.folder(source).glob("*.parquet"), key=str):
+            with path.open("rb") as file:
+                tables.append(pd.read_parquet(file))
+        return pd.concat(tables, ignore_index=True) if tables else None
 
     def write_all(self, source: str, table: pd.DataFrame) -> None:
         """Write the table of all sites, for programs (Parquet) and for people (CSV)."""
@@ -92,6 +104,12 @@ class NucleusTables:
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file so that its name stands for the whole of it, the old or the new."""
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            here = Path(folder) / path.name
+            write(here)
+            path.write_bytes(here.read_bytes())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     write(partial)

@@ -14,10 +14,11 @@ import zarrs  # noqa: F401 - registers its codec pipeline, three times as fast o
 from yaozarrs import v05
 from yaozarrs.write.v05 import prepare_image
 from zarr.codecs import BloscCodec
+from zarr.storage import FsspecStore
 
 from scotopic.photons import block_sums
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.store.files import replace_text, sync
+from scotopic.store.files import is_remote, replace_text, sync
 from scotopic.store.live import live_labels
 
 if TYPE_CHECKING:
@@ -284,6 +285,9 @@ class PlateStore:
             rows, columns = expected[0] // factor, expected[1] // factor
             nearest = labels[factor // 2 :: factor, factor // 2 :: factor][:rows, :columns]
             _opened(group, self.layout.pyramid, _FAST | _EVERY_CHUNK)[number][t, z] = nearest.astype(np.uint32)
+        if is_remote(group):
+            self._declare_labels(group)
+            return
         files = [
             path for number in range(len(self.layout.pyramid)) for path in (group / f"{number}/c/{t}/{z}").rglob("*")
         ]
@@ -500,8 +504,15 @@ def _ome(path: Path, part: str) -> dict[str, Any]:
 
 
 def _opened(folder: Path, pyramid: tuple[int, ...], config: dict[str, Any]) -> list[zarr.Array[Any]]:
+    if is_remote(folder):
+        return [zarr.open_array(_remote_store(folder / str(number)), mode="r+") for number in range(len(pyramid))]
     with _config_lock, zarr.config.set(config):
         return [zarr.open_array(folder / str(number), mode="r+") for number in range(len(pyramid))]
+
+
+def _remote_store(folder: Any) -> FsspecStore:
+    """Return zarr's store of a path in an object store; it wants a connection of its own, on its own event loop."""
+    return FsspecStore.from_url(str(folder), storage_options=dict(folder.storage_options))
 
 
 def _translated(text: str, corner_um: list[float]) -> str:

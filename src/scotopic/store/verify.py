@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import yaozarrs
 
 from scotopic.protocol import Problem, ProblemsError
+from scotopic.store.files import is_remote
 from scotopic.store.ledger import checksum, finished_sites
 from scotopic.store.light import light_verdicts
 
@@ -92,7 +93,8 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
         problems.append(Problem(f"does not name the wells {', '.join(sorted(unlisted))}", str(plate.path)))
     if written:
         try:
-            yaozarrs.validate_zarr_store(str(plate.path))
+            options = {"anon": False} if is_remote(plate.path) else None  # it would take a bucket for a public one
+            yaozarrs.validate_zarr_store(yaozarrs.open_group(str(plate.path), options))
         except Exception as error:
             problems.append(Problem(f"is not a valid OME-Zarr plate: {_one_line(error)}", str(plate.path)))
     return problems
