@@ -120,7 +120,7 @@ def test_what_cannot_be_read_or_is_not_there_is_a_hole_with_a_reason(renamed, tm
         renamed, "--pattern", "{well}_s{site}_{level}.tif", *LEVELS, "-m", PROFILE, "--out", tmp_path / "RUN"
     )
     assert result.exit_code == 0, result.output
-    assert "left out: 1 files of other names, for example thumbs.tif; levels FITC" in result.output
+    assert "left out: 2 files of other names, for example B03_s1_FITC.tif" in result.output
     assert "2% of B2_0" in result.output
     assert "cannot be read as an image" in result.output
     assert "has 10 x 10 px; the others, or the profile, have 512 x 512" in result.output
@@ -190,13 +190,26 @@ def test_names_of_common_software(preset, tmp_path):
     assert len({i.level for i in placed}) == 1
 
 
+def test_a_known_level_ends_a_name_wherever_else_it_could_end(tmp_path):
+    for name in ("img_01_Dark.tif", "img_01_bright.tif", "img_02_dark.tif", "img_02_bright.tif"):
+        (tmp_path / name).write_bytes(b"")
+    found, others = find_by_names(tmp_path, ["{field}_{level}.tif"], ["bright", "dark"])
+    assert {(i.field, i.level) for i in found} == {(f, v) for f in ("img_01", "img_02") for v in ("bright", "dark")}
+    assert not others
+    found, _ = find_by_names(tmp_path, ["{field}_{level}.tif"])
+    assert {i.field for i in found} == {"img_01", "img_02"}
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--pattern", "{wel}_{level}.tif"], "{wel} is no placeholder; did you mean 'well'"),
         (["--pattern", "{well}-{level}.tif"], "no file fits {well}-{level}.tif; 34 files are there, for example"),
         (["--pattern", "{well}_s{site}_{level}.tif"], "exposure and LED power of 100% are not known: --level 100%="),
-        (["--pattern", "{well}_s{site}_{level}.tif", "--level", "w1=1,1"], "w1: no image is of this level; those of"),
+        (
+            ["--pattern", "{well}_s{site}_{level}.tif", "--level", "w1=1,1"],
+            "no file fits {well}_s{site}_{level}.tif with the levels w1",
+        ),
         (["--pattern", "{well}_{*}_{level}.tif", *LEVELS], "are both 100% of B2_0: one frame"),
         (["--pattern", "{well}_s{site}_{level}.tif", "--level", "2%"], "--level = '2%': allowed: NAME=EXPOSURE_MS"),
         (["--pattern", "{well}_s{site}_{level}.tif", *LEVELS, "--plate", "6-well"], "B4 is not on a 6-well plate"),

@@ -14,7 +14,7 @@ import tifffile
 from scotopic.protocol import Plate, Problem, ProblemsError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 _WELL = r"[A-Z]{1,2}\d{1,2}"
 _NUMBER = r"\d+"
@@ -27,7 +27,7 @@ _PLACEHOLDERS = {
     "t": _NUMBER,
     "z": _NUMBER,
     "level": r"[^/]+?",
-    "field": r"[^/]+?",
+    "field": r"[^/]+",
 }
 """What may stand between braces in a pattern, and what it stands for; `*` besides, for anything within a name."""
 
@@ -86,7 +86,9 @@ class ForeignImage:
     """Stage position, if a list says so."""
 
 
-def find_by_names(source: Path, patterns: Sequence[str]) -> tuple[list[ForeignImage], list[Path]]:
+def find_by_names(
+    source: Path, patterns: Sequence[str], levels: Collection[str] = ()
+) -> tuple[list[ForeignImage], list[Path]]:
     """Return the images of a folder, and all below it, whose names fit one of some patterns; and the images that fit none.
 
     Parameters
@@ -95,6 +97,8 @@ def find_by_names(source: Path, patterns: Sequence[str]) -> tuple[list[ForeignIm
         For example `{well}_s{site}_{level}.tif` or `{level}/{field}.png`: the end of a path below `source`, folders parted
         by `/`. The first one that fits counts. Without `{level}` the channels of each TIFF are the light levels, by their
         names in OME-TIFF, else by their numbers from 0.
+    levels : collection of str
+        Names of light levels, if they are known: then nothing else is one, and `img_1_dark.tif` has no level `1_dark`.
 
     Raises
     ------
@@ -103,7 +107,7 @@ def find_by_names(source: Path, patterns: Sequence[str]) -> tuple[list[ForeignIm
     """
     if not source.is_dir():
         raise ProblemsError([Problem("is no folder", str(source))])
-    compiled = [_compiled(pattern) for pattern in patterns]
+    compiled = [_compiled(pattern, levels) for pattern in patterns]
     suffixes = {Path(pattern).suffix.lower() for pattern in patterns}
     files = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
     found, others = [], []
@@ -112,17 +116,18 @@ def find_by_names(source: Path, patterns: Sequence[str]) -> tuple[list[ForeignIm
         fit = next(filter(None, (pattern.search(relative) for pattern in compiled)), None)
         if fit is not None:
             parts = fit.groupdict()
-            found += [_image(path, parts)] if "level" in parts else _channels(path, parts)
+            found += [_image(path, parts, levels)] if "level" in parts else _channels(path, parts)
         elif path.suffix.lower() in suffixes:
             others.append(path)
     if not found:
         example = f", for example {others[0].relative_to(source).as_posix()}" if others else ""
-        told = f"no file fits {' or '.join(patterns)}; {len(files)} files are there{example}"
+        these = f" with the levels {', '.join(levels)}" if levels else ""
+        told = f"no file fits {' or '.join(patterns)}{these}; {len(files)} files are there{example}"
         raise ProblemsError([Problem(told, str(source))])
     return found, others
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled(pattern: str, levels: Collection[str]) -> re.Pattern[str]:
     """Return the regular expression of a pattern.
 
     Raises
@@ -130,6 +135,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     ProblemsError
         If a placeholder is none, or what must be there is missing.
     """
+    known = "|".join(map(re.escape, sorted(levels, key=len, reverse=True)))
+    placeholders = _PLACEHOLDERS | ({"level": f"(?:{known})(?:{_GUID})?"} if known else {})
     parts = re.split(r"\{(.*?)\}", pattern)
     text, names = "", parts[1::2]
     for number, part in enumerate(parts):
@@ -143,13 +150,14 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         elif names[: number // 2].count(part):
             text += f"(?P={part})"
         else:
-            text += f"(?P<{part}>{_PLACEHOLDERS[part]})"
+            text += f"(?P<{part}>{placeholders[part]})"
     return re.compile(rf"(?:^|/){text}$", re.IGNORECASE)
 
 
-def _image(path: Path, parts: dict[str, str]) -> ForeignImage:
+def _image(path: Path, parts: dict[str, str], levels: Collection[str] = ()) -> ForeignImage:
     numbers: dict[str, Any] = {name: int(parts[name]) for name in ("site", "t", "z", "number") if name in parts}
-    level = re.sub(_GUID, "", parts["level"])
+    named = re.sub(_GUID, "", parts["level"])
+    level = next((each for each in levels if each.casefold() == named.casefold()), named)
     if "row" in parts and "column" in parts:
         row = parts["row"] if parts["row"].isalpha() else _letters(int(parts["row"]))
         well = f"{row.upper()}{int(parts['column'])}"

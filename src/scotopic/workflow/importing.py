@@ -21,7 +21,7 @@ from scotopic.store import FrameRecord, Recorder, RunFolder, VisitRecord, differ
 from scotopic.store.foreign import PRESETS, ForeignImage, find_by_list, find_by_names, on_a_plate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -76,8 +76,9 @@ def import_images(
     ProblemsError
         If names, light levels, protocol and profile do not fit each other, or `out` holds another run.
     """
-    images, left_out = _found(source)
     protocol = read_model(protocol_path, ImagingProtocol) if protocol_path else None
+    known = {level.name for level in protocol.light_levels} if protocol else set(source.levels or {})
+    images, left_out = _found(source, known)
     layout = protocol.plate if protocol else _plate(plate, images)
     images = on_a_plate(images, layout)
     if protocol is None:
@@ -118,13 +119,13 @@ def parsed_level(text: str) -> tuple[str, tuple[float, float]]:
     return name, (exposure, led)
 
 
-def _found(source: ImageSource) -> tuple[list[ForeignImage], list[Path]]:
+def _found(source: ImageSource, known: Collection[str]) -> tuple[list[ForeignImage], list[Path]]:
     if source.listing is not None:
         return find_by_list(source.listing), []
     if source.patterns:
         if len(source.paths) != 1:
             raise ProblemsError([Problem("one folder is wanted where names tell what is what", key="SOURCE")])
-        return find_by_names(source.paths[0], source.patterns)
+        return find_by_names(source.paths[0], source.patterns, known)
     levels = list(source.levels or {})
     if len(levels) < 2 or len(levels) != len(source.paths) or not all(path.is_file() for path in source.paths):
         told = (
