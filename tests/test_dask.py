@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -59,9 +60,10 @@ def test_two_workers_one_of_them_killed_make_the_same_masks_as_one_process(unseg
             if not list((unsegmented.path / "plate.ome.zarr").glob("*/*/*/labels/reference/0/c")):
                 continue
             for process in psutil.Process().children(recursive=True):
-                if "spawn_main" in " ".join(process.cmdline()) and not killed:
-                    process.kill()
-                    killed.append(process.pid)
+                with suppress(psutil.Error):  # it may end meanwhile
+                    if "spawn_main" in " ".join(process.cmdline()) and not killed:
+                        process.kill()
+                        killed.append(process.pid)
 
     thread = threading.Thread(target=kill)
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -75,14 +76,14 @@ def test_renamed_images_of_a_run_give_the_same_table_as_the_run(segmented_plate,
 
 @pytest.mark.e2e
 def test_a_model_is_judged_on_imported_images_as_on_the_run(segmented_plate, renamed, tmp_path):
-    out, protocol = tmp_path / "RUN", segmented_plate / "protocol.yaml"
-    protocol = tmp_path / "protocol.yaml"
+    out, protocol = tmp_path / "RUN", tmp_path / "protocol.yaml"
     values = RunFolder(segmented_plate).read_protocol().model_dump(mode="json", exclude_none=True)
     protocol.write_text(yaml.safe_dump(values), encoding="utf-8")
     told = ["--pattern", "{well}_s{site}_{level}.tif", "-p", protocol, "-m", PROFILE]
     assert imported(renamed, *told, "--out", out).exit_code == 0
     model = DATA / "model.safetensors"
-    here, there = (validate(run, lambda _: None, model=model) for run in (out, segmented_plate))
+    twin = shutil.copytree(segmented_plate, tmp_path / "twin")
+    here, there = (validate(run, lambda _: None, model=model) for run in (out, twin))
     assert [level.model_dump() | {"sample_dose": 0} for level in here.levels] == [
         level.model_dump() | {"sample_dose": 0} for level in there.levels
     ]

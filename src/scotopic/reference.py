@@ -129,7 +129,7 @@ def _by_dask(
     with ExitStack() as opened:
         if address == "local":
             count = workers if workers > 0 else os.cpu_count()
-            cluster = LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None)
+            cluster = LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address="127.0.0.1:0")
             address = opened.enter_context(cluster).scheduler_address
         try:
             client = opened.enter_context(Client(address, timeout=_CLUSTER_S, set_as_default=False))
