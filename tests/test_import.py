@@ -149,6 +149,27 @@ def test_a_pair_without_plate_or_profile(segmented_plate, tmp_path):
     assert set(tables(out)["level"]) == {"bright", "dark"}
 
 
+def test_images_that_a_protocol_has_no_place_for_are_refused(segmented_plate, renamed, tmp_path):
+    protocol = tmp_path / "protocol.yaml"
+    values = RunFolder(segmented_plate).read_protocol().model_dump(mode="json", exclude_none=True)
+    protocol.write_text(yaml.safe_dump(values | {"wells": "B2:B4"}), encoding="utf-8")
+    told = ["--pattern", "{well}_s{site}_{level}.tif", "-p", protocol, "-m", PROFILE]
+    result = imported(renamed, *told, "--out", tmp_path / "RUN")
+    assert result.exit_code == 2
+    assert (
+        "B5_0, time point 0, plane 0, is not in the protocol, nor are 7 more: it has 3 wells, 2 sites" in result.output
+    )
+
+
+def test_wells_by_number_are_counted_from_one(tmp_path):
+    for number in ("00000", "00097"):
+        (tmp_path / f"W{number}--P00001--Z00000--T00000--DAPI.tif").write_bytes(b"")
+    found, _ = find_by_names(tmp_path, PRESETS["scanr"])
+    with pytest.raises(ProblemsError) as error:
+        on_a_plate(found, Plate.model_validate("96-well"))
+    assert [p.message[:8] for p in error.value.problems] == ["well 0 i", "well 97 "]
+
+
 def test_channels_of_a_file_are_levels(segmented_plate, tmp_path):
     frames = [(r, image) for r, image in frames_of(segmented_plate) if r.well == "B2"]
     folder = tmp_path / "ome"

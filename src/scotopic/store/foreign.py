@@ -277,11 +277,12 @@ def on_a_plate(images: Iterable[ForeignImage], plate: Plate) -> list[ForeignImag
     problems, placed = [], []
     seen: dict[tuple[object, ...], Path] = {}
     for image in images:
-        order = wells.index(image.well) if image.well in wells else image.number and image.number - 1
-        if order is None and not image.well:
-            order = fields.index(image.field)
-        if order is None or order >= len(wells):
-            name = image.well or f"well {(order or 0) + 1}"
+        if image.well:
+            order = wells.index(image.well) if image.well in wells else -1
+        else:
+            order = fields.index(image.field) if image.number is None else image.number - 1
+        if not 0 <= order < len(wells):
+            name = image.well or f"well {order + 1}"
             problems.append(
                 Problem(f"{name} is not on a {plate.name} plate (A1 to {plate.last_well})", str(image.path))
             )

@@ -89,6 +89,7 @@ def import_images(
     if left_out or strange:
         example = f", for example {left_out[0].name}" if left_out else ""
         say(f"left out: {len(left_out)} files of other names{example}; levels {', '.join(strange) or 'none'}")
+    _refuse_unplanned(images, protocol)
     assumed = profile_path is None
     profile = read_model(profile_path, MicroscopeProfile) if profile_path else None
     profile = profile or _profile_of(images, protocol, pixel_size_um, say)
@@ -100,6 +101,25 @@ def import_images(
         return _write(run, protocol, profile, images, say, camera_known=not assumed)
     finally:
         run.unlock()
+
+
+def _refuse_unplanned(images: Sequence[ForeignImage], protocol: ImagingProtocol) -> None:
+    """Refuse images that a protocol has no place for: they would be left out without a word."""
+    counts = protocol.sites.count, protocol.time_points, protocol.planes
+    wells = set(protocol.well_names)
+    strays = [
+        image
+        for image in images
+        if image.well not in wells
+        or any(n >= most for n, most in zip((image.site, image.t, image.z), counts, strict=True))
+    ]
+    if strays:
+        first = strays[0]
+        told = (
+            f"{first.well}_{first.site}, time point {first.t}, plane {first.z}, is not in the protocol, nor are {len(strays) - 1} "
+            f"more: it has {len(wells)} wells, {counts[0]} sites in each, {counts[1]} time points, {counts[2]} planes"
+        )
+        raise ProblemsError([Problem(told, str(first.path))])
 
 
 def parsed_level(text: str) -> tuple[str, tuple[float, float]]:
