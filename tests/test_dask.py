@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from scotopic.cli import app
 from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder
 from scotopic.workflow import segment_run
@@ -73,6 +75,13 @@ def test_two_workers_one_of_them_killed_make_the_same_masks_as_one_process(unseg
     thread.join()
     assert killed
     same(unsegmented, RunFolder(segmented_plate))
+
+
+@pytest.mark.parametrize("words", [["--follow"], ["--dask", "local"]])
+def test_what_is_for_runs_alone_is_not_passed_over(tmp_path, words):
+    result = CliRunner().invoke(app, ["segment", str(tmp_path), "--reference", "--out", str(tmp_path / "out"), *words])
+    assert result.exit_code == 2
+    assert f"{words[0]} is for masks that runs take themselves" in result.output
 
 
 def test_a_cluster_that_is_not_there_is_told(unsegmented):

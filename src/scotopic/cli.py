@@ -337,6 +337,9 @@ def segment(
         )
     if model is not None and out is None:
         _fail([Problem("must be given with --model: the folder for labels, overlays and table", key="--out")])
+    for key, given in (("--follow", follow), ("--dask", dask is not None)):
+        if given and out is not None:
+            _fail([Problem("is for masks that runs take themselves: --reference, without --out", key=key)])
     if workers == 0:
         _fail([Problem("= 0; allowed: 1 or more, or -1 for one a core", key="--workers")])
     with _told_in_one_line():
