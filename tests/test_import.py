@@ -16,7 +16,7 @@ from conftest import DATA, ROOT
 from scotopic.cli import app
 from scotopic.protocol import Plate, ProblemsError
 from scotopic.store import RunFolder, verify
-from scotopic.store.foreign import PRESETS, find_by_names, on_a_plate
+from scotopic.store.foreign import PRESETS, find_by_list, find_by_names, on_a_plate
 from scotopic.workflow import segment_run, validate
 
 PROFILE = ROOT / "hardware_configs" / "simulated.yaml"
@@ -75,7 +75,10 @@ def test_renamed_images_of_a_run_give_the_same_table_as_the_run(segmented_plate,
 
 
 @pytest.mark.e2e
-def test_a_model_is_judged_on_imported_images_as_on_the_run(segmented_plate, renamed, tmp_path):
+def test_a_model_is_judged_on_imported_images_as_on_the_run(segmented_plate, renamed, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "scotopic.learning.prediction.faster_dtype", lambda *_: "float32"
+    )  # timed, and not twice the same
     out, protocol = tmp_path / "RUN", tmp_path / "protocol.yaml"
     values = RunFolder(segmented_plate).read_protocol().model_dump(mode="json", exclude_none=True)
     protocol.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -147,6 +150,36 @@ def test_a_pair_without_plate_or_profile(segmented_plate, tmp_path):
     assert "imported 2 images of 1 sites in 1 wells, held out none" in result.output
     assert segment_run(out, lambda _: None, workers=1) > 20
     assert set(tables(out)["level"]) == {"bright", "dark"}
+
+
+def test_what_was_missing_comes_with_the_same_command_and_nothing_changes_its_place(renamed, tmp_path):
+    told = [renamed, "--pattern", "{well}_s{site}_{level}.tif", *LEVELS, "-m", PROFILE, "--out", tmp_path / "RUN"]
+    late, kept = renamed / "B03_s1_2%.tif", tmp_path / "kept.tif"
+    late.rename(kept)
+    assert "imported 31 images" in imported(*told).output
+    kept.rename(late)
+    result = imported(*told)
+    assert "imported 32 images of 8 sites" in result.output
+    assert not verify(RunFolder(tmp_path / "RUN"))
+    moved = tmp_path / "elsewhere" / renamed.name
+    moved.parent.mkdir()
+    renamed.rename(moved)
+    other = imported(moved, *told[1:])
+    assert other.exit_code == 2
+    assert "before; choose another --out" in other.output
+
+
+def test_the_third_site_stays_the_third_and_no_image_is_put_into_the_first_well(tmp_path):
+    for name in ("B2_s3_a.tif", "B2_s4_a.tif"):
+        (tmp_path / name).write_bytes(b"")
+    plate = Plate.model_validate("96-well")
+    found, _ = find_by_names(tmp_path, ["{well}_s{site}_{level}.tif"])
+    assert [image.site for image in on_a_plate(found, plate)] == [2, 3]
+    (tmp_path / "list.csv").write_text("file,level,well\nB2_s3_a.tif,a,B2\nB2_s4_a.tif,b,\n")
+    with pytest.raises(ProblemsError, match="has no well, and 0 more have none, while others have one"):
+        on_a_plate(find_by_list(tmp_path / "list.csv"), plate)
+    with pytest.raises(ProblemsError, match="go together"):
+        find_by_names(tmp_path, ["r{row}_{level}.tif"])
 
 
 def test_images_that_a_protocol_has_no_place_for_are_refused(segmented_plate, renamed, tmp_path):
@@ -252,8 +285,6 @@ def test_a_list_with_mistakes_names_each_line(renamed):
     path.write_text(
         "file,level,well,site\nnone.tif,a,B2,0\nB02_s1_2%.tif,,B2,0\nB02_s1_2%.tif,2%,22,0\nB02_s1_2%.tif,2%,B2,x\n"
     )
-    from scotopic.store.foreign import find_by_list
-
     with pytest.raises(ProblemsError) as error:
         find_by_list(path)
     assert [problem.line for problem in error.value.problems] == [2, 3, 4, 5]

@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import numpy as np
@@ -73,6 +74,8 @@ def test_the_plate_is_served_to_read_and_nothing_else(segmented_plate):
         for path in ("", "B", "../job.json", "%2e%2e/job.json", "B/2/0/../../../../job.json"):
             with pytest.raises(HTTPError):
                 urlopen(f"{found.plate_url}/{path}")
+        with pytest.raises(HTTPError):  # any page in the browser could guess the port
+            urlopen(f"http://{urlsplit(found.plate_url).netloc}/B/2/0/zarr.json")
     with (
         pytest.raises(ProblemsError, match="B9_0 is not among the finished sites; did you mean"),
         served(segmented_plate, "B9_0"),
@@ -82,7 +85,7 @@ def test_the_plate_is_served_to_read_and_nothing_else(segmented_plate):
 
 def test_a_port_that_is_taken_is_told(segmented_plate):
     with served(segmented_plate) as found:
-        port = int(found.plate_url.rpartition(":")[2])
+        port = urlsplit(found.plate_url).port
         with pytest.raises(ProblemsError, match="cannot be used"), served(segmented_plate, port=port):
             pass
 

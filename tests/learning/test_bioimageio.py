@@ -25,7 +25,7 @@ MODEL = DATA / "model.safetensors"
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     path = tmp_path_factory.mktemp("zoo") / "nuclei.zip"
-    words = ["-m", "scotopic", "model", "export", str(MODEL), "--bioimageio", str(path), "--light", "2%"]
+    words = ["-m", "scotopic", "model", "export", str(MODEL), "--bioimageio", str(path), "--light", "0.2%"]
     subprocess.run([sys.executable, *words], check=True)
     return path
 
@@ -43,12 +43,12 @@ def test_its_script_finds_nuclei_without_scotopic(package, segmented_plate, tmp_
     script = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     assert "scotopic" not in script
     run = RunFolder(segmented_plate)
-    image = run.plate(run.read_protocol(), run.read_profile()).read("B2", 0, "2%")[:500, :460]
+    image = run.plate(run.read_protocol(), run.read_profile()).read("B2", 0, "0.2%")[:500, :460]
     tifffile.imwrite(tmp_path / "image.tif", image)
     words = [tmp_path / "weights.onnx", tmp_path / "image.tif", tmp_path / "labels.tif"]
     subprocess.run([sys.executable, "-c", script, *map(str, words)], check=True)
     found, model = tifffile.imread(tmp_path / "labels.tif"), Model.load(MODEL)
-    expected = Predictor(model)(image, model.card.levels["2%"]).labels
+    expected = Predictor(model)(image, model.card.levels["0.2%"]).labels
     assert expected.max() > 20
     assert found.shape == image.shape
     assert matching(expected, found).mean_f1 > 0.7

@@ -297,7 +297,7 @@ def test_light_that_a_kill_has_left_unnoted_counts_as_given(tmp_path):
         run, result = acquired(job, tmp_path / "RUN", core)
     assert result.end_reason == "failed"
     given = float(core.getProperty("Simulator", "DeliveredLight_ms"))
-    assert sum(r.sample_dose_ms for r in run.ledger.read()) < 0.99 * given
+    assert sum(r.sample_dose_ms for r in run.ledger.read()) < given - 0.1
     assert given <= run.sample_dose_ms() <= given + 420, "at most the sites under way more than was given"
     _, result = acquired(job, tmp_path / "RUN", core)
     assert result.end_reason == "completed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from importlib.resources import files
 from pathlib import Path
@@ -141,8 +142,8 @@ def write_package(model: Model, dose: float, light: str, path: Path, image: NDAr
             presence=cut.presence,
         )
         description = zoo.ModelDescr(
-            name=f"Nuclei at {light.replace('%', ' percent')} of the light",
-            description="Star-convex network that found nuclei in dark images by what it learned from pairs of bright and dark ones.",
+            name=re.sub(r"[^A-Za-z0-9_+ ()-]", "_", f"Nuclei at {light.replace('%', ' percent')} of the light"),
+            description=f"Nuclei at {light} of full light. Star-convex network that found nuclei in dark images by what it learned from pairs of bright and dark ones.",
             authors=[zoo.Author(name="The scotopic developers")],
             cite=[zoo.CiteEntry(text="scotopic", url=zoo.HttpUrl("https://github.com/scotopic/scotopic"))],
             license=zoo.LicenseId("BSD-3-Clause"),
@@ -176,6 +177,7 @@ def _example(model: Model, dose: float, image: NDArray[Any] | None) -> NDArray[n
         inside = [np.hypot(y - row, x - column) < 8 / card.pixel_size_um * 0.65 for row, column in middles]
         bright = card.peak_e * (0.05 + 0.7 * np.any(inside, axis=0))
     else:
-        bright = np.maximum(card.camera.to_electrons(image[:_TRIED_PX, :_TRIED_PX]), 0)
+        height, width = (min(side, _TRIED_PX) // STRIDE * STRIDE for side in image.shape)
+        bright = np.maximum(card.camera.to_electrons(image[:height, :width]), 0)
     counts = card.camera.expose((bright * dose).astype(np.float32), rng)
     return counts[None, None].astype(np.float32)

@@ -116,7 +116,7 @@ def find_by_names(
         fit = next(filter(None, (pattern.search(relative) for pattern in compiled)), None)
         if fit is not None:
             parts = fit.groupdict()
-            found += [_image(path, parts, levels)] if "level" in parts else _channels(path, parts)
+            found += [_image(path, parts, levels)] if "level" in parts else _channels(path, parts, levels)
         elif path.suffix.lower() in suffixes:
             others.append(path)
     if not found:
@@ -151,6 +151,8 @@ def _compiled(pattern: str, levels: Collection[str]) -> re.Pattern[str]:
             text += f"(?P={part})"
         else:
             text += f"(?P<{part}>{placeholders[part]})"
+    if ("row" in names) != ("column" in names):
+        raise ProblemsError([Problem(f"= {pattern!r}: {{row}} and {{column}} go together", key="--pattern")])
     return re.compile(rf"(?:^|/){text}$", re.IGNORECASE)
 
 
@@ -166,7 +168,7 @@ def _image(path: Path, parts: dict[str, str], levels: Collection[str] = ()) -> F
     return ForeignImage(path, level, well=well, field=parts.get("field", ""), **numbers)
 
 
-def _channels(path: Path, parts: dict[str, str]) -> list[ForeignImage]:
+def _channels(path: Path, parts: dict[str, str], levels: Collection[str]) -> list[ForeignImage]:
     """Return the channels of a file, each as an image.
 
     Raises
@@ -182,12 +184,12 @@ def _channels(path: Path, parts: dict[str, str]) -> list[ForeignImage]:
     except (ValueError, OSError, IndexError) as error:
         raise ProblemsError([Problem(f"cannot be read as TIFF: {error}", str(path))]) from error
     axes = "".join(sizes)
-    if len(axes) != 3 or axes[1:] != "YX":
+    if len(axes) != 3 or axes[1:] != "YX" or axes[0] in "ZT":
         told = f"has the axes {axes}: without {{level}} in the pattern a file must have several channels (CYX)"
         raise ProblemsError([Problem(told, str(path))])
     count = sizes[axes[0]]
-    levels = names if len(set(names)) == count else map(str, range(count))
-    return [replace(_image(path, parts | {"level": level}), channel=n) for n, level in enumerate(levels)]
+    found = names if len(set(names)) == count else map(str, range(count))
+    return [replace(_image(path, parts | {"level": level}, levels), channel=n) for n, level in enumerate(found)]
 
 
 def _letters(row: int) -> str:
@@ -263,6 +265,7 @@ def _listed(folder: Path, line: dict[str, str | None]) -> ForeignImage:
 def on_a_plate(images: Iterable[ForeignImage], plate: Plate) -> list[ForeignImage]:
     """Return the images with a well each, and sites, time points and planes counted from 0.
 
+    Where no number is 0 they are taken as counted from 1, whether or not 1 is there: the third site stays the third.
     Fields without a plate get a well each, in the order of their names, so that whole fields are kept apart in training.
 
     Raises
@@ -273,7 +276,11 @@ def on_a_plate(images: Iterable[ForeignImage], plate: Plate) -> list[ForeignImag
     images = list(images)
     wells = list(plate.wells)
     fields = sorted({image.field for image in images if not image.well and image.number is None})
-    lowest = {name: min(getattr(image, name) for image in images) for name in ("site", "t", "z")}
+    if any(image.well or image.number is not None for image in images):
+        if homeless := [image.path for image in images if not image.well and image.number is None]:
+            told = f"has no well, and {len(homeless) - 1} more have none, while others have one"
+            raise ProblemsError([Problem(told, str(homeless[0]))])
+    first = {name: min(1, min(getattr(image, name) for image in images)) for name in ("site", "t", "z")}
     problems, placed = [], []
     seen: dict[tuple[object, ...], Path] = {}
     for image in images:
@@ -287,7 +294,7 @@ def on_a_plate(images: Iterable[ForeignImage], plate: Plate) -> list[ForeignImag
                 Problem(f"{name} is not on a {plate.name} plate (A1 to {plate.last_well})", str(image.path))
             )
             continue
-        counted = {name: getattr(image, name) - least for name, least in lowest.items()}
+        counted = {name: getattr(image, name) - start for name, start in first.items()}
         there = replace(image, well=wells[order], **counted)
         key = there.well, there.site, there.t, there.z, there.level
         if key in seen:

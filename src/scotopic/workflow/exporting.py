@@ -146,7 +146,8 @@ def tables_into_plate(run_path: Path, say: Callable[[str], None] = print, *, sou
 
 
 def _nothing(run: RunFolder, source: str) -> ProblemsError:
-    there = sorted(path.name for path in run.nuclei.folder("").iterdir() if path.is_dir()) if run.exists else []
+    folder = run.nuclei.folder("")
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     told = (
         f"has no nuclei of {source!r}; there are those of {', '.join(there) or 'nobody: `scotopic segment` makes some'}"
     )

@@ -79,13 +79,17 @@ def import_images(
     protocol = read_model(protocol_path, ImagingProtocol) if protocol_path else None
     known = {level.name for level in protocol.light_levels} if protocol else set(source.levels or {})
     images, left_out = _found(source, known)
+    strange = sorted({image.level for image in images} - known) if known else []
+    images = _of_known_levels(images, known)
     layout = protocol.plate if protocol else _plate(plate, images)
     images = on_a_plate(images, layout)
     if protocol is None:
         protocol = _protocol_of(images, _light(images, source), layout, channel, held_out, source)
-    levels = {level.name for level in protocol.light_levels}
-    strange = sorted({image.level for image in images} - levels)
-    images = [image for image in images if image.level in levels]
+        if plate is None and any(image.number is not None for image in images):
+            say(f"assumed: wells are numbered row by row on a {layout.name} plate (--plate says otherwise)")
+    if not any(image.level == protocol.reference.name for image in images):
+        told = f"no image is of the reference level {protocol.reference.name}, which masks come from"
+        raise ProblemsError([Problem(told, key="light_levels")])
     if left_out or strange:
         example = f", for example {left_out[0].name}" if left_out else ""
         say(f"left out: {len(left_out)} files of other names{example}; levels {', '.join(strange) or 'none'}")
@@ -97,10 +101,20 @@ def import_images(
     run.lock()
     try:
         _begin(run, protocol, profile, profile_path)
-        _write_list(run, images)
+        _note_files(run, images)
         return _write(run, protocol, profile, images, say, camera_known=not assumed)
     finally:
         run.unlock()
+
+
+def _of_known_levels(images: Sequence[ForeignImage], known: Collection[str]) -> list[ForeignImage]:
+    kept = [image for image in images if not known or image.level in known]
+    if not kept:
+        there = ", ".join(sorted({image.level for image in images}))
+        raise ProblemsError(
+            [Problem(f"{', '.join(known)}: no image is of these levels; there are {there}", key="--level")]
+        )
+    return kept
 
 
 def _refuse_unplanned(images: Sequence[ForeignImage], protocol: ImagingProtocol) -> None:
@@ -326,12 +340,28 @@ def _begin(run: RunFolder, protocol: ImagingProtocol, profile: MicroscopeProfile
             run.begin(protocol, profile, paths[0], profile_path)
 
 
-def _write_list(run: RunFolder, images: Iterable[ForeignImage]) -> None:
-    """Keep which file became which frame."""
-    with (run.path / "imported.csv").open("w", encoding="utf-8", newline="") as file:
+def _note_files(run: RunFolder, images: Iterable[ForeignImage]) -> None:
+    """Keep which file becomes which frame.
+
+    Raises
+    ------
+    ProblemsError
+        If a frame was another file when this run was imported before.
+    """
+    path = run.path / "imported.csv"
+    now = {(i.well, str(i.site), str(i.t), str(i.z), i.level): str(i.path.absolute()) for i in images}
+    before: dict[tuple[str, ...], str] = {}
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            before = {tuple(line[:5]): line[5] for line in list(csv.reader(file))[1:]}
+    for place, name in now.items():
+        if before.get(place, name) != name:
+            told = f"is now {place[4]} of {place[0]}_{place[1]}, which was {before[place]} before; choose another --out"
+            raise ProblemsError([Problem(told, name)])
+    with path.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["well", "site", "t", "z", "level", "file"])
-        lines.writerows([i.well, i.site, i.t, i.z, i.level, str(i.path.absolute())] for i in images)
+        lines.writerows([*place, name] for place, name in (before | now).items())
 
 
 def _write(
@@ -350,6 +380,13 @@ def _write(
     records = run.ledger.read()
     finished = finished_sites(records, protocol.frames_per_site)
     attempts = {record.site_key: record.attempt for record in records}
+    wanting = {  # sites that lack a frame which is here now
+        record.site_key
+        for record in records
+        if record.state == "skipped"
+        and finished.get(record.site_key) == record.attempt
+        and (record.well, record.site, record.t, record.z, record.level) in by_place
+    }
     recorder = Recorder(
         run,
         run.plate(protocol, profile),
@@ -362,20 +399,26 @@ def _write(
         for t in range(protocol.time_points):
             for site in protocol.sites_in_travel_order(profile.camera.fov_um):
                 key = site.well, site.index, t
-                if key not in finished:
+                if key not in finished or key in wanting:
                     visit = VisitRecord(well=site.well, site=site.index, t=t, attempt=attempts.get(key, 0) + 1)
                     _write_site(recorder, protocol, profile, site, visit, index, by_place)
                 index += protocol.frames_per_site
     finally:
         recorder.close()
     records = run.ledger.read()
+    counting = finished_sites(records, protocol.frames_per_site)
+    records = [record for record in records if counting.get(record.site_key) == record.attempt]
     skipped = [record for record in records if record.state == "skipped"]
     missing = sum(record.reason == _ABSENT for record in skipped)
     for record in skipped:
         if record.reason != _ABSENT:
             say(f"warning: {record.level} of {record.well}_{record.site}: {record.reason}; left out")
     written = sum(record.state == "written" for record in records)
-    sites = len(finished_sites(records, protocol.frames_per_site))
+    sites = len(counting)
+    if not written:
+        raise ProblemsError(
+            [Problem("no image could be imported; nothing can be learned from this run", str(run.path))]
+        )
     more = f"; {missing} that the plate would have are not there" * bool(missing)
     say(
         f"imported {written:,} images of {sites} sites in {len(protocol.well_names)} wells, held out "
@@ -469,7 +512,11 @@ def _counts(found: ForeignImage, shape: tuple[int, int]) -> NDArray[np.uint16]:
 def _read(image: ForeignImage) -> NDArray[Any]:
     if image.channel is None:
         return read_plane(image.path)
-    plane: NDArray[Any] = np.squeeze(tifffile.imread(image.path))[image.channel]
+    try:
+        plane: NDArray[Any] = np.squeeze(tifffile.imread(image.path))[image.channel]
+    except Exception as error:  # readers raise what they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ProblemsError([Problem(f"cannot be read as an image: {reason}", str(image.path))]) from error
     return plane
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from scotopic.store import RunFolder
 
 _NICE = 10
+_BEGUN_AGAIN_S = 60.0
+"""A process that makes masks and ends too early is begun again no sooner."""
 NOTHING_TO_LEARN = "nothing to learn"
 """State of a training that ended for want of usable sites."""
 
@@ -169,6 +171,7 @@ class _Growth:
         self._masks = self._begin()
 
     def _begin(self) -> Command:
+        self._begun_s = time.monotonic()
         return Command("segment", self._run.path, self._say, "--reference", "--follow")
 
     def __enter__(self) -> Self:
@@ -207,7 +210,9 @@ class _Growth:
             if acquired:
                 self._pairs = _pairs_of(self._run, self._say)
                 return False
-            self._masks = self._begin()  # it was killed, or could not go on
+            self._masks.__exit__()
+            if time.monotonic() - self._begun_s > _BEGUN_AGAIN_S:
+                self._masks = self._begin()  # it was killed, or could not go on
         with suppress(ProblemsError):  # nothing yet
             self._pairs = _pairs(self._run, growing=True)
         return True

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -57,15 +61,15 @@ def served(run_path: Path, site: str | None = None, *, port: int = 0) -> Iterato
     protocol, profile = run.read_protocol(), run.read_profile()
     plate = run.plate(protocol, profile)
     chosen = _chosen(run, site)
-    handler = partial(_Files, directory=str(plate.path))
+    handler = partial(_Files, directory=str(plate.path), token=secrets.token_urlsafe(12))
     try:
-        server = ThreadingHTTPServer((LOOPBACK, port), handler)
+        server = _Server((LOOPBACK, port), handler)
     except OSError as error:
         raise ProblemsError([Problem(f"= {port}: cannot be used: {error.strerror}", key="--port")]) from error
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        url = f"http://{LOOPBACK}:{server.server_address[1]}"
+        url = f"http://{LOOPBACK}:{server.server_address[1]}/{handler.keywords['token']}"
         with _page(url, plate, PlateLayout.of(protocol, profile), *chosen) as page_url:
             yield View(url, page_url)
     finally:
@@ -83,11 +87,33 @@ def view(run_path: Path, say: Callable[[str], None] = print, *, site: str | None
             say('a viewer without internet: pip install "scotopic[browser]"')
         say(f"whole plate, viewer from the internet, images from here: {_ONLINE}{found.plate_url}")
         say("Ctrl-C ends it")
-        threading.Event().wait()
+        while True:  # a wait without a time is not interrupted on Windows
+            time.sleep(1)
+
+
+class _Server(ThreadingHTTPServer):
+    allow_reuse_address = os.name != "nt"  # there it lets two servers have one port
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of what a browser has broken off."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Files(SimpleHTTPRequestHandler):
-    """Files to read, also by pages of other origins: that is what a viewer is."""
+    """Files to read, also by pages of other origins, for that is what a viewer is; but only by who was told the address."""
+
+    def __init__(self, *args: Any, token: str, **more: Any) -> None:
+        self._start = f"/{token}/"
+        super().__init__(*args, **more)
+
+    def send_head(self) -> Any:
+        """Answer nothing but what lies under the token."""
+        if not self.path.startswith(self._start):
+            self.send_error(404)
+            return None
+        self.path = self.path[len(self._start) - 1 :]
+        return super().send_head()
 
     def end_headers(self) -> None:
         self.send_header("Access-Control-Allow-Origin", "*")
