@@ -146,15 +146,11 @@ def _train(
 
 def _pairs_of(run: RunFolder, say: Callable[[str], None]) -> Pairs:
     """Make the masks that are missing, and return what there is to learn from."""
-    segment_run(run.path, say)
-    return _pairs(run, growing=False)
-
-
-def _pairs(run: RunFolder, *, growing: bool) -> Pairs:
     from scotopic.learning.pairs import NothingToLearnError, find_pairs
 
+    segment_run(run.path, say)
     try:
-        return find_pairs(run, growing=growing)
+        return find_pairs(run)
     except NothingToLearnError as error:
         raise ProblemsError([Problem(str(error), str(run.path))]) from error
 
@@ -205,6 +201,8 @@ class _Growth:
 
     def _look(self) -> bool:
         """Take in what has come, and return whether more is to come."""
+        from scotopic.learning.pairs import NothingToLearnError, find_pairs
+
         acquired = not self._run.is_locked()  # asked first: what comes after this answer is for the next look
         if self._masks.has_ended:
             if acquired:
@@ -213,8 +211,8 @@ class _Growth:
             self._masks.__exit__()
             if time.monotonic() - self._begun_s > _BEGUN_AGAIN_S:
                 self._masks = self._begin()  # it was killed, or could not go on
-        with suppress(ProblemsError):  # nothing yet
-            self._pairs = _pairs(self._run, growing=True)
+        with suppress(NothingToLearnError):  # yet; a damaged file is told
+            self._pairs = find_pairs(self._run, growing=True)
         return True
 
 
