@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ for _name, _handler in (("SIGINT", signal.default_int_handler), ("SIGQUIT", sign
     # A shell starts background jobs deaf to these, and processes inherit that: tests send them.
     if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
         signal.signal(getattr(signal, _name), _handler)
+
+if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # Tests beside each other drive microscopes of the same name: each process of tests has locks of its own.
+    os.environ["PROGRAMDATA"] = tempfile.mkdtemp(prefix=f"scotopic-tests-{_worker}-")
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"

@@ -250,8 +250,9 @@ class Site:
         return read_frame(self.run.folder.path, self.frames[level])
 
     def dose(self, level: str) -> float:
-        """Return the light of an image relative to the protocol's reference level."""
-        return self.frames[level].signal_dose_ms / self.run.protocol.reference.nominal_dose
+        """Return the light of an image relative to full light: the brightest level of its channel, that of the stain the reference."""
+        protocol = self.run.protocol
+        return self.frames[level].signal_dose_ms / protocol.full_light(protocol.level(level)).nominal_dose
 
     def labels(self, name: str = REFERENCE) -> NDArray[Any]:
         """Return masks, shape (Y, X), uint32; 0 is background, and all of it where no masks were made.

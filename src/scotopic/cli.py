@@ -391,7 +391,8 @@ def import_(
         Path | None, typer.Option("--list", help="CSV that lists file, well, site, level, exposure_ms, led_percent.")
     ] = None,
     level: Annotated[
-        list[str] | None, typer.Option(help="A light level by its name among the images: NAME=EXPOSURE_MS,LED_PERCENT.")
+        list[str] | None,
+        typer.Option(help="A light level by its name among the images: NAME=EXPOSURE_MS,LED_PERCENT[,CHANNEL]."),
     ] = None,
     protocol: Annotated[
         Path | None, typer.Option("--protocol", "-p", help="Protocol that was imaged, instead of levels and plate.")
@@ -401,6 +402,9 @@ def import_(
     ] = None,
     plate: Annotated[str | None, typer.Option(help="Plate format, for example 384-well.")] = None,
     channel: Annotated[str, typer.Option(help="Name of the channel.")] = "DAPI",
+    transmitted: Annotated[
+        list[str] | None, typer.Option(help="Channel in transmitted light (brightfield), without --microscope.")
+    ] = None,
     held_out: Annotated[
         int | None, typer.Option(min=0, help="Number of wells that are never trained on; without it, one in 16.")
     ] = None,
@@ -417,7 +421,7 @@ def import_(
             tuple(sources),
             (*(pattern or ()), *(patterns_of(preset) if preset else ())),
             listing,
-            dict(map(parsed_level, level or ())),
+            {each.name: each for each in map(parsed_level, level or ())},
         )
         workflow.import_images(
             source,
@@ -429,6 +433,7 @@ def import_(
             channel=channel,
             held_out=held_out,
             pixel_size_um=pixel_size_um,
+            transmitted=transmitted or (),
         )
 
 
@@ -467,6 +472,10 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of weights and crops, instead of the protocol's.")
     ] = None,
+    input_level: Annotated[
+        list[str] | None,
+        typer.Option(help="Light level to learn to look at (may be given several times), instead of the protocol's."),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Begin while the run is still acquired, and learn from what comes.")
     ] = False,
@@ -489,6 +498,7 @@ def train(
             minutes=minutes,
             steps=steps,
             seed=seed,
+            input_levels=input_level or (),
             follow=follow,
             tensorboard=tensorboard,
             again=again,

@@ -205,6 +205,8 @@ def _make_reference(run_path: Path, stack: dict[int, Frames]) -> ReferenceRecord
     bright = frames[protocol.reference.name]
     image = read_frame(run_path, bright)
     labels = reference_segmentation(image, pixel_size_um=camera.pixel_size_um, settings=settings.segmentation)
+    own = {level.name for level in protocol.levels_of(protocol.channel)}  # of another channel intensities are no DNA
+    frames = {level: record for level, record in frames.items() if level in own}
     images = {level: image if record is bright else read_frame(run_path, record) for level, record in frames.items()}
     origin = origin_um(bright, camera)
     tables = measure_levels(labels, images, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)

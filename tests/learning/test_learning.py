@@ -215,7 +215,7 @@ def test_images_without_nuclei_can_be_checked_on(monkeypatch):
     labels = np.zeros(shape, np.uint32)
     targets = make_targets(labels.astype(np.int32), labels == 0)
     counts = np.full(shape, 200, np.uint16)
-    site = TrainingSite("B2_0", {"100%": counts}, {"100%": 1.0}, "100%", labels, targets, 0)
+    site = TrainingSite("B2_0", {"100%": counts}, {"100%": 1.0}, counts, None, labels, targets, 0)
     torch.manual_seed(0)
     made = MapMaker(NucleusNet(width=4, depth=1), CAMERA, 8000.0, dtype="float32", device="cpu")
     checks = check_levels(made, [site])

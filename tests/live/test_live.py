@@ -98,15 +98,20 @@ def test_an_empty_well_gets_no_bright_light_and_the_light_saved_is_counted(tmp_p
 @pytest.mark.e2e
 def test_a_killed_worker_is_back_and_the_acquisition_never_knew(tmp_path):
     job = small("simulated", wells="B2:B5", light_levels=levels(), live={"rules": {"least_nuclei": 1, "wait_s": 20}})
-    killed = []
+    handed = []
 
-    def kill(record):
-        if not killed:
-            killed.append(record)
-            hook_of[0]._process.kill()
+    def with_a_kill(hook):
+        hand_over = hook.frame
 
-    hook_of = []
-    run, result, hook = run_live(job, tmp_path / "run", during=hook_of.append, on_record=kill)
+        def frame(place, record, image):
+            hand_over(place, record, image)
+            handed.append(record)
+            if len(handed) == 4:  # while it looks at this one, or has it before it
+                hook._process.kill()
+
+        hook.frame = frame
+
+    run, result, hook = run_live(job, tmp_path / "run", during=with_a_kill)
     assert result.end_reason == "completed"
     assert verify(run) == []
     states = by_state(run)

@@ -65,7 +65,7 @@ def make_batch(
     sites : sequence of TrainingSite
         Sites to draw from.
     camera : CameraNoise
-        Their camera.
+        Camera of what the network is shown.
     peak_e : float
         Photo-electrons of a bright nucleus at full light.
     rng : numpy.random.Generator
@@ -110,9 +110,11 @@ def _dark_image(
 ) -> tuple[NDArray[np.uint16], float, bool]:
     """Return counts of a crop, its dose, and whether it has no nuclei."""
     doses = site.doses
-    if rng.random() < _THINNED:
-        dose = float(np.exp(rng.uniform(np.log(_BELOW_DIMMEST * min(doses.values())), np.log(_BRIGHTEST_THINNED))))
-        bright = np.maximum(camera.to_electrons(site.images[site.reference][pixels]), 0)
+    if site.field_e is None and rng.random() < _THINNED:
+        dimmest = min(doses.values())
+        brightest = max(_BRIGHTEST_THINNED, dimmest)
+        dose = float(np.exp(rng.uniform(np.log(_BELOW_DIMMEST * dimmest), np.log(brightest))))
+        bright = np.maximum(camera.to_electrons(site.full_light[pixels]), 0)
         slope = np.float32(1) + ramp(bright.shape, rng) * np.float32(2 * _UNEVEN) - np.float32(_UNEVEN)
         counts = camera.expose(bright * np.float32(dose) * slope, rng)
     else:

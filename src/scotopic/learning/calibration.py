@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
+from skimage.measure import block_reduce
+from skimage.transform import resize
 from torch import Tensor
 from torch.nn import functional
 
 from scotopic.learning.targets import GRID
+from scotopic.photons import CameraNoise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from scotopic.photons import CameraNoise
 
 _SMOOTH = (1.0, 2.5)
 """Standard deviations of the smoothing, in grid points: in the dark a nucleus shows only over some fifty pixels, and a
@@ -22,8 +25,65 @@ network that is given their mean need not spend its training on finding how to t
 PLANES = 2 * GRID**2 + len(_SMOOTH) + 1
 _PHOTON_SHARE = 0.3
 """Shot noise is reckoned for this share of the peak: between the background and a bright nucleus."""
+_MIDDLE, _CONTRAST_COUNTS = 32768, 10_000
+"""Counts of the bare field in an image of contrasts, and of a contrast of one."""
+_FIELD_BLOCK_PX, _FIELD_BLOCKS = 8, 8.0
+"""Lattice of the bare field in pixels, and the smoothing on it."""
 _CLIP = 4
 """Linear planes are clipped here: a single photon in the dark is many peaks high."""
+
+
+def contrast_camera(camera: CameraNoise, field_e: float) -> CameraNoise:
+    """Return the camera of images that `contrast` has made: its photo-electrons are those beyond the bare field's, of either sign.
+
+    Parameters
+    ----------
+    field_e : float
+        Photo-electrons of the bare field at full light; their shot noise is the image's.
+    """
+    return CameraNoise(
+        offset_counts=_MIDDLE,
+        gain_e_per_count=field_e / _CONTRAST_COUNTS,
+        read_noise_e=math.sqrt(camera.read_noise_e**2 + field_e),
+        saturation_counts=65535,
+    )
+
+
+def contrast(counts: NDArray[Any], dose: float, camera: CameraNoise) -> NDArray[np.uint16]:
+    """Return an image in transmitted light as its contrast to the bare field around each place, which takes uneven light out of it.
+
+    Parameters
+    ----------
+    counts : NDArray, shape (Y, X)
+        Image as the camera gave it.
+    dose : float
+        Light relative to full light: the contrast is that of as many photo-electrons.
+
+    Returns
+    -------
+    NDArray[uint16], shape (Y, X)
+        Counts of `contrast_camera`.
+    """
+    electrons = camera.to_electrons(counts)
+    field = np.maximum(bare_field(electrons), 1)
+    relative = (electrons / field - 1) * np.float32(_CONTRAST_COUNTS * dose)
+    return np.clip(np.rint(relative + _MIDDLE), 0, 65535).astype(np.uint16)
+
+
+def bare_field(electrons: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the light around each place of an image, shape (Y, X): its mean over more than a few cells, on a coarse lattice.
+
+    A surface of second order first, so that smoothing what is left of it bends nothing at the border.
+    """
+    whole = np.pad(electrons, [(0, -n % _FIELD_BLOCK_PX) for n in electrons.shape], mode="edge")
+    coarse = block_reduce(whole, _FIELD_BLOCK_PX, np.mean)
+    y, x = (axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, n) for n in coarse.shape), indexing="ij"))
+    terms = np.stack([np.ones_like(y), y, x, y * y, y * x, x * x], axis=1)
+    surface = np.maximum(terms @ np.linalg.lstsq(terms, coarse.ravel(), rcond=None)[0], 1).reshape(coarse.shape)
+    smooth = surface * gaussian_filter(coarse / surface, _FIELD_BLOCKS, mode="nearest")
+    rows, columns = (n * _FIELD_BLOCK_PX for n in smooth.shape)
+    wide: NDArray[np.float32] = resize(smooth, (rows, columns), order=1, mode="edge", preserve_range=True)
+    return wide[: electrons.shape[0], : electrons.shape[1]]
 
 
 def input_planes(counts: NDArray[Any], dose: float, camera: CameraNoise, peak_e: float, gain: float = 1.0) -> Tensor:

@@ -10,13 +10,14 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from scotopic.learning.calibration import contrast, contrast_camera
 from scotopic.learning.network import NucleusNet
 from scotopic.photons import CameraNoise, FrozenModel
 from scotopic.protocol import Problem, ProblemsError
@@ -24,6 +25,8 @@ from scotopic.store.files import is_remote, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 FORMAT = 2
 PIXEL_SIZE_TOLERANCE = 0.1
@@ -70,6 +73,8 @@ class ModelCard(FrozenModel):
     """Light level -> relative dose, of those that it learned from."""
     peak_e: float = Field(gt=0)
     """Photo-electrons of a bright nucleus at full light: what images are normalised by."""
+    field_e: float | None = Field(default=None, gt=0)
+    """Photo-electrons of the bare field at full light, for images in transmitted light, whose contrast is looked at; none of fluorescence."""
     network: dict[str, int]
     """Shape of the network."""
     cut_offs: tuple[CutOff, ...]
@@ -93,6 +98,14 @@ class ModelCard(FrozenModel):
     versions: dict[str, str]
     """Versions of scotopic and of what it computes with."""
 
+    def seen_by(self, camera: CameraNoise) -> CameraNoise:
+        """Return the camera of what the network is shown of images of a camera."""
+        return camera if self.field_e is None else contrast_camera(camera, self.field_e)
+
+    def shown(self, counts: NDArray[Any], dose: float, camera: CameraNoise) -> NDArray[Any]:
+        """Return what of an image, shape (Y, X), the network is shown: the image, or in transmitted light its contrast."""
+        return counts if self.field_e is None else contrast(counts, dose, camera)
+
     def cut_off(self, dose: float) -> CutOff:
         """Return the cut-offs for a dose, interpolated over its logarithm; beyond the levels those of the nearest."""
         by_dose = sorted(self.cut_offs, key=lambda c: c.dose)
@@ -102,7 +115,7 @@ class ModelCard(FrozenModel):
         return CutOff(dose=dose, **values)
 
     def misfit(
-        self, pixel_size_um: float, channel: str | None, *, rescale: bool = False, camera: CameraNoise | None = None
+        self, pixel_size_um: float, *channels: str, rescale: bool = False, camera: CameraNoise | None = None
     ) -> str:
         """Return why images do not fit the model, in words; empty if they do.
 
@@ -110,8 +123,8 @@ class ModelCard(FrozenModel):
         ----------
         pixel_size_um : float
             Size of their pixels on the sample.
-        channel : str, optional
-            Their channel, where it is known.
+        channels : str
+            Their channels, where they are known.
         rescale : bool
             Images of other pixels are rescaled, and fit.
         camera : CameraNoise, optional
@@ -122,8 +135,10 @@ class ModelCard(FrozenModel):
                 f"was trained on pixels of {self.pixel_size_um:g} um, these images have {pixel_size_um:g} um "
                 f"(allowed: {PIXEL_SIZE_TOLERANCE:.0%} apart{', or --rescale' if camera is None else ''})"
             )
-        if channel is not None and channel != self.channel:
-            return f"was trained on the channel {self.channel!r}, these images are of {channel!r}"
+        if channels and self.channel not in channels:
+            return (
+                f"was trained on the channel {self.channel!r}, these images are of {' and '.join(map(repr, channels))}"
+            )
         if camera is not None and camera.read_noise_e > _NOISIER * self.camera.read_noise_e:
             return (
                 f"was trained with {self.camera.read_noise_e:g} e- of read noise, this camera has {camera.read_noise_e:g} e- "

@@ -71,6 +71,7 @@ def export_onnx(model: Model, path: Path, image: NDArray[Any] | None = None) -> 
     ProblemsError
         If a package is missing that this needs, or onnxruntime does not find the same.
     """
+    refuse_contrast(model, "--onnx")
     try:
         import onnx  # noqa: F401 - torch's exporter needs these two
         import onnxruntime
@@ -85,6 +86,21 @@ def export_onnx(model: Model, path: Path, image: NDArray[Any] | None = None) -> 
     _compare(model, session, image)
     path.write_bytes(data)
     sync([path])
+
+
+def refuse_contrast(model: Model, option: str) -> None:
+    """Refuse to export a model for images in transmitted light: what makes their contrast is not part of the network.
+
+    Raises
+    ------
+    ProblemsError
+        If it is one.
+    """
+    if model.card.field_e is not None:
+        told = (
+            f"cannot hold this model yet: it looks at the contrast of {model.card.channel} images, which scotopic makes"
+        )
+        raise ProblemsError([Problem(told, key=option)])
 
 
 def to_onnx(network: nn.Module, example: Tensor, name: str, sizes: dict[int, Any], model: Model) -> bytes:

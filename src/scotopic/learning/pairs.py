@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scotopic.learning.calibration import bare_field, contrast
 from scotopic.learning.instances import SMALLEST_PX
 from scotopic.learning.targets import GRID, Targets, known, make_targets
 from scotopic.protocol import spread_wells
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from scotopic.photons import CameraNoise
     from scotopic.protocol import ImagingProtocol
     from scotopic.store import RunFolder
 
@@ -41,6 +43,8 @@ class Pairs:
     validation: dict[SiteKey, Frames]
     refused: dict[SiteKey, tuple[str, ...]]
     """Sites that are not fit, with the gate's reasons."""
+    inputs: tuple[str, ...] = ()
+    """Light levels that are looked at, where they are named; else those of the protocol's channel."""
 
     @property
     def training_wells(self) -> tuple[str, ...]:
@@ -53,7 +57,7 @@ class Pairs:
         return tuple(dict.fromkeys(well for well, *_ in self.validation))
 
 
-def find_pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
+def find_pairs(run: RunFolder, inputs: Sequence[str] = (), *, growing: bool = False) -> Pairs:
     """Share out the finished sites of a run that are fit to learn from; those of held-out wells are never among them.
 
     A site needs reference masks that passed the quality gate; a dim image of it must have got the light that it should.
@@ -62,17 +66,21 @@ def find_pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
 
     Parameters
     ----------
+    inputs : sequence of str
+        Light levels to look at; the protocol's (`ImagingProtocol.inputs`) without it.
     growing : bool
         More sites are to come.
 
     Raises
     ------
+    ValueError
+        If there is no such light level, or they are of several channels.
     NothingToLearnError
         If there is nothing to learn from, or nothing left to check on; the message says why.
     """
     protocol = run.read_protocol()
     references = run.references()
-    lit = _well_lit_frames(run, protocol)
+    lit = _well_lit_frames(run, protocol, inputs)
     of_training = {key: record for key, record in references.items() if key[0] in protocol.training_wells}
     refused = {key: record.reasons for key, record in of_training.items() if not record.usable}
     usable = {key: lit[key] for key in sorted(of_training) if key not in refused and len(lit.get(key, {})) > 1}
@@ -94,6 +102,7 @@ def find_pairs(run: RunFolder, *, growing: bool = False) -> Pairs:
         training={key: frames for key, frames in usable.items() if key[0] not in checked},
         validation={key: frames for key, frames in usable.items() if key[0] in checked},
         refused=refused,
+        inputs=tuple(inputs),
     )
 
 
@@ -109,16 +118,18 @@ def _nothing_usable(refused: dict[SiteKey, tuple[str, ...]]) -> str:
     return f"nothing can be learned: the quality gate refuses all {len(refused)} training sites ({', '.join(most)})"
 
 
-def _well_lit_frames(run: RunFolder, protocol: ImagingProtocol) -> dict[SiteKey, Frames]:
-    """Return the frames of each site whose light is not in doubt."""
+def _well_lit_frames(run: RunFolder, protocol: ImagingProtocol, inputs: Sequence[str]) -> dict[SiteKey, Frames]:
+    """Return the frames of each site that has a reference: it, full light of what is looked at, and all of that not in doubt."""
     frames = finished_frames(run)
     finished = {key: next(iter(levels.values())).attempt for key, levels in frames.items()}
     verdicts = light_verdicts(run.light_checks.read(), finished)
-    reference = protocol.reference.name
+    looked_at = protocol.inputs(inputs)
+    needed = {protocol.reference.name, protocol.full_light(looked_at[0]).name}
+    wanted = needed | {level.name for level in looked_at}
     return {
-        key: {level: r for level, r in levels.items() if verdicts.get((*key, level), "ok") == "ok"}
+        key: {level: r for level, r in levels.items() if level in wanted and verdicts.get((*key, level), "ok") == "ok"}
         for key, levels in frames.items()
-        if reference in levels
+        if needed <= levels.keys()
     }
 
 
@@ -128,11 +139,13 @@ class TrainingSite:
 
     name: str
     images: dict[str, NDArray[np.uint16]]
-    """Light level -> counts, shape (Y, X); without the rim of the image, where masks are doubtful."""
+    """Light level -> counts, shape (Y, X), as the network is shown them; without the rim, where masks are doubtful."""
     doses: dict[str, float]
-    """Light level -> light relative to the reference's, as the images have it."""
-    reference: str
-    """Name of the reference level."""
+    """Light level -> light relative to full light, as the images have it."""
+    full_light: NDArray[np.uint16]
+    """The image at full light, shape (Y, X)."""
+    field_e: float | None
+    """Photo-electrons of the bare field at full light where images are in transmitted light; none of fluorescence."""
     labels: NDArray[np.uint32]
     """Reference masks, shape (Y, X)."""
     targets: Targets
@@ -140,25 +153,35 @@ class TrainingSite:
     """Number of nuclei."""
 
 
-def load_site(run: RunFolder, key: SiteKey, frames: Frames) -> TrainingSite:
+def load_site(run: RunFolder, key: SiteKey, frames: Frames, inputs: Sequence[str] = ()) -> TrainingSite:
     """Read images and masks of a site, cut off the rim, and make its targets."""
-    reference = run.read_protocol().reference.name
+    protocol, profile = run.read_protocol(), run.read_profile()
+    looked_at, reference = protocol.inputs(inputs), protocol.reference.name
+    full = protocol.full_light(looked_at[0])
     images = {level: read_frame(run.path, record) for level, record in frames.items()}
-    plate = run.plate(run.read_protocol(), run.read_profile())
+    bright, field_e = images[reference], None
+    doses = {level: frames[level].signal_dose_ms / frames[full.name].signal_dose_ms for level in frames}
+    if profile.light_source(protocol.channel_of(full)).transmitted:
+        field_e = float(np.median(bare_field(profile.camera.to_electrons(images[full.name]))))
+        images = {level: contrast(image, doses[level], profile.camera) for level, image in images.items()}
+    shown = [level.name for level in looked_at if level.name in images]
+    plate = run.plate(protocol, profile)
     labels = plate.read_labels(*key[:2], REFERENCE, key[2], frames[reference].z)
     table = run.nuclei.read(REFERENCE, *key)
     table = table[table["level"] == reference]
     doubted = table["label"][table["clump"] | table["debris"]].tolist()
     rim = _rim(labels)
     images = {level: image[rim:-rim, rim:-rim] for level, image in images.items()}
+    bright = bright[rim:-rim, rim:-rim]
     labels = _large_enough(labels[rim:-rim, rim:-rim])
     return TrainingSite(
         name=site_name(*key),
-        images=images,
-        doses={level: r.signal_dose_ms / frames[reference].signal_dose_ms for level, r in frames.items()},
-        reference=reference,
+        images={level: images[level] for level in shown},
+        doses={level: doses[level] for level in shown},
+        full_light=images[full.name],
+        field_e=field_e,
         labels=labels,
-        targets=make_targets(labels.astype(np.int32), known(images[reference], labels, doubted)),
+        targets=make_targets(labels.astype(np.int32), known(bright, labels, doubted)),
         nuclei=len(table),
     )
 
@@ -176,17 +199,18 @@ def _large_enough(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return np.where(area[labels] >= SMALLEST_PX, labels, 0).astype(np.uint32)
 
 
-def peak_electrons(run: RunFolder, sites: Sequence[TrainingSite]) -> float:
+def peak_electrons(camera: CameraNoise, sites: Sequence[TrainingSite]) -> float:
     """Return the photo-electrons of a bright nucleus at full light: the 90th percentile of nuclear pixels.
+
+    In transmitted light nuclei are brighter here and darker there than the bare field: that of their difference.
 
     Raises
     ------
     NothingToLearnError
         If there is no nucleus.
     """
-    camera = run.read_profile().camera
-    pixels = [camera.to_electrons(site.images[site.reference][site.labels > 0][::7]) for site in sites]
-    of_all = np.concatenate(pixels)
+    pixels = [camera.to_electrons(site.full_light[site.labels > 0][::7]) for site in sites]
+    of_all = np.concatenate([p if site.field_e is None else np.abs(p) for p, site in zip(pixels, sites, strict=True)])
     if not of_all.size:
         raise NothingToLearnError("nothing can be learned: the usable sites have nuclei at their rim only")
     return float(np.percentile(of_all, _PEAK_PERCENTILE))

@@ -84,7 +84,8 @@ class Predictor:
         self._camera = camera or model.card.camera
         ratio = (pixel_size_um or model.card.pixel_size_um) / model.card.pixel_size_um
         self._scale = 1.0 if abs(ratio - 1) <= PIXEL_SIZE_TOLERANCE else ratio
-        seen = self._camera if self._scale == 1 else _rescaled_camera(self._camera, self._scale)
+        self._shown_by = model.card.seen_by(self._camera)
+        seen = self._shown_by if self._scale == 1 else _rescaled_camera(self._shown_by, self._scale)
         self._maps = MapMaker(model.network, seen, model.card.peak_e, dtype=dtype, device=device)
 
     @property
@@ -119,7 +120,7 @@ class Predictor:
             Light of each, relative to full light.
         """
         for several in _in_groups(zip(images, doses, strict=True), self._maps.batch):
-            seen = [(self._rescaled(image), dose) for image, dose in several]
+            seen = [(self._rescaled(self.card.shown(image, dose, self._camera)), dose) for image, dose in several]
             for (image, dose), maps in zip(several, self._maps.many(seen), strict=True):
                 yield self._nuclei(maps, dose, image.shape)
 
@@ -137,7 +138,7 @@ class Predictor:
         if self._scale == 1:
             return image
         shape = tuple(max(1, round(n * self._scale)) for n in image.shape)
-        electrons = self._camera.to_electrons(image)
+        electrons = self._shown_by.to_electrons(image)
         if self._scale < 1:  # the mean over the pixels that become one: photons that were counted stay counted
             scaled = resize_local_mean(electrons, shape, preserve_range=True)
         else:

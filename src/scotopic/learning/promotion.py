@@ -37,18 +37,19 @@ class Promotion:
 def model_of(run: RunFolder, settings: TrainingSettings, trained: Trained, specimen: str | None = None) -> Model:
     """Return a trained network with its card."""
     protocol, profile = run.read_protocol(), run.read_profile()
-    camera = profile.camera
+    camera, full_light = profile.camera, protocol.full_light(protocol.inputs(settings.input_levels)[0])
     card = ModelCard(
         run=protocol.name,
         specimen=specimen,
-        channel=protocol.channel,
+        channel=protocol.channel_of(full_light),
         pixel_size_um=camera.pixel_size_um,
         objective=profile.objective,
         camera=camera.noise,
-        reference_exposure_ms=protocol.reference.exposure_ms,
-        reference_led_percent=protocol.reference.led_percent,
+        reference_exposure_ms=full_light.exposure_ms,
+        reference_led_percent=full_light.led_percent,
         levels={level: check.cut_off.dose for level, check in trained.checks.items()},
         peak_e=trained.peak_e,
+        field_e=trained.field_e,
         network=trained.network.shape,
         cut_offs=tuple(check.cut_off for check in trained.checks.values()),
         training_wells=trained.pairs.training_wells,
@@ -72,9 +73,11 @@ def promote(run: RunFolder, model: Model, trained: Trained) -> Promotion:
     path = model.save(run.models_path)
     name = model_hash(path)
     before = run.latest_model()
-    if before is not None and before != path:
-        old = Model.load(before)
-        then = check_levels(MapMaker(old.network, old.card.camera, old.card.peak_e), trained.validation)
+    old = Model.load(before) if before is not None and before != path else None
+    if old is not None and before is not None and old.card.channel == model.card.channel:
+        then = check_levels(
+            MapMaker(old.network, old.card.seen_by(old.card.camera), old.card.peak_e), trained.validation
+        )
         worse = [
             f"{trained.checks[level].f1:.3f} at {level}, before {then[level].f1:.3f}"
             for level in then

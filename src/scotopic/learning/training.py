@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from scotopic.learning.batches import make_batch
+from scotopic.learning.calibration import contrast_camera
 from scotopic.learning.checking import LevelCheck, check_levels
 from scotopic.learning.checkpoint import read_checkpoint, restore, write_checkpoint
 from scotopic.learning.device import DTYPES, chosen_device, faster_dtype
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
     from scotopic.learning.curves import Curves
     from scotopic.learning.pairs import Pairs, TrainingSite
+    from scotopic.photons import CameraNoise
     from scotopic.protocol import TrainingSettings
-    from scotopic.reference import Frames, SiteKey
+    from scotopic.reference import SiteKey
     from scotopic.store import RunFolder
 
 CROPS, CROP_PX = 4, 160
@@ -105,6 +107,8 @@ class Trained:
     network: NucleusNet
     peak_e: float
     """Photo-electrons of a bright nucleus at full light, which images are normalised by."""
+    field_e: float | None
+    """Photo-electrons of the bare field at full light where images are in transmitted light; none of fluorescence."""
     checks: dict[str, LevelCheck]
     """Light level -> cut-offs and scores on the validation wells."""
     validation: list[TrainingSite]
@@ -154,14 +158,17 @@ def train(
     threads = settings.threads or os.cpu_count() or 1
     torch.set_num_threads(threads if grow is None else max(1, threads - 1))  # one core stays with the microscope
     device = chosen_device(settings.device)
-    camera = run.read_profile().camera
-    pool = _Pool(run, pairs.training, settings.seed)
-    validation = _loaded(run, pairs.validation, _FINAL_CHECK_MPX)
+    pool = _Pool(run, pairs, settings.seed)
+    validation = _loaded(run, pairs, _FINAL_CHECK_MPX)
     progress, dtype = Progress(), str(settings.dtype)
     saved = read_checkpoint(run.checkpoint_path)
     if saved is not None and not _goes_on_with(saved[1], pairs, settings):
         saved = None
-    peak_e = saved[1]["peak_e"] if saved else peak_electrons(run, pool.at(0)[:_PEAK_SITES])
+    some = pool.at(0)[:_PEAK_SITES]
+    field_e = saved[1]["field_e"] if saved else _field_electrons(some)
+    camera: CameraNoise = run.read_profile().camera
+    camera = camera if field_e is None else contrast_camera(camera, field_e)
+    peak_e = saved[1]["peak_e"] if saved else peak_electrons(camera, some)
 
     def begin() -> tuple[NucleusNet, Muon]:
         torch.manual_seed(settings.seed)
@@ -198,7 +205,12 @@ def train(
         network, optimizer = begin()
 
     def save() -> None:
-        state = {"pairs": _named(pairs), "settings": settings.model_dump(mode="json"), "peak_e": peak_e}
+        state = {
+            "pairs": _named(pairs),
+            "settings": settings.model_dump(mode="json"),
+            "peak_e": peak_e,
+            "field_e": field_e,
+        }
         write_checkpoint(
             run.checkpoint_path, network, optimizer, state | {"dtype": dtype, "progress": asdict(progress)}
         )
@@ -214,7 +226,7 @@ def train(
 
     def now_trained(sites: list[TrainingSite]) -> Trained:
         checks = check(sites, final=True)
-        return Trained(copy.deepcopy(network).cpu(), peak_e, checks, sites, pairs, copy.copy(progress), dtype)
+        return Trained(copy.deepcopy(network).cpu(), peak_e, field_e, checks, sites, pairs, copy.copy(progress), dtype)
 
     growing = grow is not None
     clock = checked_s = looked_s = time.monotonic()
@@ -249,8 +261,8 @@ def train(
                     save()  # first: who finds a model and no checkpoint takes the training for done
                     offer(now_trained(_within(validation, _OFFER_CHECK_MPX)))
                 pairs, growing = grow()
-                pool.grow(pairs.training)
-                validation = _loaded(run, pairs.validation, _FINAL_CHECK_MPX, validation)
+                pool.grow(pairs)
+                validation = _loaded(run, pairs, _FINAL_CHECK_MPX, validation)
                 progress.checks_before = len(progress.checks)
                 if not growing:
                     torch.set_num_threads(threads)
@@ -268,18 +280,18 @@ def train(
 class _Pool:
     """The sites that are learned from, as many at a time as fit; in a growing window over a shuffled order."""
 
-    def __init__(self, run: RunFolder, frames: dict[SiteKey, Frames], seed: int) -> None:
-        self._run, self._frames = run, frames
-        keys = list(frames)
+    def __init__(self, run: RunFolder, pairs: Pairs, seed: int) -> None:
+        self._run, self._pairs = run, pairs
+        keys = list(pairs.training)
         self._order = [keys[i] for i in np.random.default_rng((seed, 1)).permutation(len(keys))]
         self._held: dict[SiteKey, TrainingSite] = {}
         camera = run.read_profile().camera
         self._most = max(1, int(_POOL_MPX * 1e6 / (camera.width_px * camera.height_px)))
 
-    def grow(self, frames: dict[SiteKey, Frames]) -> None:
+    def grow(self, pairs: Pairs) -> None:
         """Learn from further sites too."""
-        self._order += [key for key in frames if key not in self._frames]
-        self._frames = frames
+        self._order += [key for key in pairs.training if key not in self._pairs.training]
+        self._pairs = pairs
 
     def at(self, step: int) -> list[TrainingSite]:
         """Return the sites of a step: which ones follows from the step alone, so that a resumed training has the same."""
@@ -287,21 +299,27 @@ class _Pool:
         first = step // _STEPS_A_SITE if size > self._most else 0
         wanted = [self._order[(first + i) % size] for i in range(min(self._most, size))]
         if list(self._held) != wanted:
-            held = self._held
-            self._held = {key: held.get(key) or load_site(self._run, key, self._frames[key]) for key in wanted}
+            held, pairs = self._held, self._pairs
+            self._held = {
+                key: held.get(key) or load_site(self._run, key, pairs.training[key], pairs.inputs) for key in wanted
+            }
         return list(self._held.values())
 
 
-def _loaded(
-    run: RunFolder, frames: dict[SiteKey, Frames], most_mpx: float, there: Sequence[TrainingSite] = ()
-) -> list[TrainingSite]:
-    """Return sites spread evenly over those given, as many as allowed; some are there already."""
-    camera = run.read_profile().camera
+def _field_electrons(sites: Sequence[TrainingSite]) -> float | None:
+    """Return the photo-electrons of the bare field at full light; nothing for fluorescence."""
+    fields = [site.field_e for site in sites if site.field_e is not None]
+    return float(np.median(fields)) if fields else None
+
+
+def _loaded(run: RunFolder, pairs: Pairs, most_mpx: float, there: Sequence[TrainingSite] = ()) -> list[TrainingSite]:
+    """Return validation sites spread evenly over all, as many as allowed; some are there already."""
+    camera, frames = run.read_profile().camera, pairs.validation
     keys = sorted(frames)
     count = min(len(keys), max(2, int(most_mpx * 1e6 / (camera.width_px * camera.height_px))))
     chosen = [keys[i] for i in np.linspace(0, len(keys) - 1, count).round().astype(int)]
     known = {site.name: site for site in there}
-    return [known.get(site_name(*key)) or load_site(run, key, frames[key]) for key in chosen]
+    return [known.get(site_name(*key)) or load_site(run, key, frames[key], pairs.inputs) for key in chosen]
 
 
 def _within(sites: Sequence[TrainingSite], most_mpx: float) -> list[TrainingSite]:

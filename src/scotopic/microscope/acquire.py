@@ -252,7 +252,7 @@ class _Acquisition:
         recorder = Recorder(
             self._run,
             self._plate,
-            reference=self.protocol.reference.name,
+            compared=[level.name for level in self.protocol.levels_of(self.protocol.channel)],
             camera=self.profile.camera if self.profile.verification.light_check else None,
             on_site=self._site_done,
         )
@@ -465,7 +465,6 @@ class _Acquisition:
 
     def _count_left_out(self, records: Iterable[FrameRecord]) -> None:
         """Count frames that were left out, and the light that rules have saved by it."""
-        source = self.profile.light_source(self.protocol.channel)
         levels = {level.name: level for level in self.protocol.light_levels}
         for record in records:
             if record.state != "left_out":
@@ -475,6 +474,7 @@ class _Acquisition:
             place = record.index // per_site % self.protocol.n_sites
             if self.protocol.is_planned(level, place, record.t):
                 lit_ms = level.exposure_ms + self.profile.gating.overhead_ms
+                source = self.profile.light_source(self.protocol.channel_of(level))
                 self._saved_ms += lit_ms * source.relative_power(level.led_percent)
 
     def _count_odd(self, records: Iterable[FrameRecord]) -> None:

@@ -157,25 +157,30 @@ def _check_devices(subject: Subject, config: ConfigFile) -> None:
             subject.blame_profile(
                 key, f"= {label!r}: no device of this label in {config.path.name}{hint(label, config.devices)}"
             )
-    _check_presets(subject, config, protocol.channel)
+    _check_presets(subject, config)
     _check_libraries(subject, config)
     if profile.gating.how == "camera_ttl" and protocol.exposure_order != "as_listed":
         report.facts.append(("light gating", "by the camera, light on only while it exposes"))
 
 
-def _check_presets(subject: Subject, config: ConfigFile, channel: str) -> None:
-    """Check what the protocol's channel sets, line by line; of the other channels, that their presets exist."""
-    profile = subject.profile
-    try:
-        source = profile.light_source(channel)
-    except ValueError as error:
-        subject.blame_protocol("channel", str(error))
-        return
+def _check_presets(subject: Subject, config: ConfigFile) -> None:
+    """Check what the protocol's channels set, line by line; of the other channels, that their presets exist."""
+    profile, used = subject.profile, subject.protocol.channels
+    for channel in used:
+        try:
+            source = profile.light_source(channel)
+        except ValueError as error:
+            subject.blame_protocol("channel" if channel == subject.protocol.channel else "light_levels", str(error))
+        else:
+            _check_channel(subject, config, channel, source)
     for other, its in profile.light_sources.items():
-        if other != channel:
+        if other not in used:
             for group, name in its.presets(other):
                 if missing := _missing_preset(config, group, name):
                     subject.warn(subject.profile_path, f"light_sources.{other}", missing)
+
+
+def _check_channel(subject: Subject, config: ConfigFile, channel: str, source: LightSource) -> None:
     if not source.presets(channel):
         subject.report.devices.append((f"channel {channel}", "no preset: nothing to set", "the profile"))
     lit = set()
@@ -187,9 +192,9 @@ def _check_presets(subject: Subject, config: ConfigFile, channel: str) -> None:
             subject.blame_profile(f"light_sources.{channel}", missing)
             return
         for line in config.preset(group, name) or ():
-            _check_preset_line(subject, config, source, f"{_shown(group)}: {_shown(name)}", line)
+            _check_preset_line(subject, config, channel, f"{_shown(group)}: {_shown(name)}", line)
             lit.add((line[0], config.state(*line)[0]))
-    _check_what_is_switched_on(subject, config, source, lit)
+    _check_what_is_switched_on(subject, config, channel, lit)
 
 
 def _missing_preset(config: ConfigFile, group: str, name: str) -> str:
@@ -207,15 +212,13 @@ def _missing_preset(config: ConfigFile, group: str, name: str) -> str:
 
 
 def _check_preset_line(
-    subject: Subject, config: ConfigFile, source: LightSource, preset: str, line: tuple[str, str, str]
+    subject: Subject, config: ConfigFile, channel: str, preset: str, line: tuple[str, str, str]
 ) -> None:
     device, name, value = line
+    source = subject.profile.light_source(channel)
     origin = config.devices.get(device)
     subject.report.devices.append((f"  {name} = {value}", device, origin or "not in the .cfg"))
-    key, told = (
-        f"light_sources.{subject.protocol.channel}",
-        f"the preset {preset} sets {device}.{name} = {value}",
-    )
+    key, told = f"light_sources.{channel}", f"the preset {preset} sets {device}.{name} = {value}"
     if origin is None and device != CORE:
         subject.blame_profile(key, f"preset {preset} sets {device!r}, no such device")
     elif wrong := contradiction(subject.profile, source, config, device, name, value):
@@ -224,11 +227,9 @@ def _check_preset_line(
         subject.warn(config.path, key, f"{told}, which is left out: {why}")
 
 
-def _check_what_is_switched_on(
-    subject: Subject, config: ConfigFile, source: LightSource, lit: set[tuple[str, str]]
-) -> None:
+def _check_what_is_switched_on(subject: Subject, config: ConfigFile, channel: str, lit: set[tuple[str, str]]) -> None:
     """Blame what is switched off beside the power, and never on: by a preset, or as the gating's shutter."""
-    channel = subject.protocol.channel
+    source = subject.profile.light_source(channel)
     names = " and ".join(f"{group}: {name}" for group, name in source.presets(channel))
     for s in source.switch_off:
         if (s.device, s.property) == (source.device, source.property) or s.device == subject.profile.gating.shutter:
@@ -244,8 +245,10 @@ def _check_what_is_switched_on(
 def _check_libraries(subject: Subject, config: ConfigFile) -> None:
     """MMCore lets one thread at a time into an adapter library: a camera that hangs there keeps the light out of reach."""
     profile = subject.profile
-    source = profile.light_sources.get(subject.protocol.channel)
-    lit_by = {s.device for s in source.switch_off} if source else set()
+    sources = [
+        profile.light_sources[channel] for channel in subject.protocol.channels if channel in profile.light_sources
+    ]
+    lit_by = {s.device for source in sources for s in source.switch_off}
     libraries = {device.name: device.library for device in config.model.devices if "." not in device.library}
     shared = libraries.get(profile.camera.device)
     reached = {*lit_by, *filter(None, [profile.gating.shutter])}
@@ -333,16 +336,13 @@ def _is_binned(pixel: float, size: float) -> bool:
 
 def _check_light(subject: Subject) -> None:
     protocol, profile, report = subject.protocol, subject.profile, subject.report
-    source = profile.light_sources.get(protocol.channel)
-    if source is None:
+    if any(channel not in profile.light_sources for channel in protocol.channels):
         return  # told with the presets
     overhead = profile.gating.overhead_ms
-    reference = protocol.reference
-    full_sample = (reference.exposure_ms + overhead) * source.relative_power(reference.led_percent)
-    full_signal = reference.exposure_ms * source.relative_power(reference.led_percent)
     site_signal = site_sample = planned_ms = 0.0
     for level in protocol.levels_in_exposure_order:
-        setting = source.setting(level.led_percent)
+        source, full = profile.light_source(protocol.channel_of(level)), protocol.full_light(level)
+        setting, full_power = source.setting(level.led_percent), source.relative_power(full.led_percent)
         power = source.relative_power(level.led_percent)
         signal, sample = level.exposure_ms * power, (level.exposure_ms + overhead) * power
         site_signal, site_sample = site_signal + signal, site_sample + sample
@@ -352,8 +352,8 @@ def _check_light(subject: Subject) -> None:
                 level.name,
                 f"{level.exposure_ms:g} ms",
                 f"{source.property} {setting.text}",
-                f"{signal / full_signal:.4%}",
-                f"{sample / full_sample:.4%}",
+                f"{signal / (full.exposure_ms * full_power):.4%}",
+                f"{sample / ((full.exposure_ms + overhead) * full_power):.4%}",
             )
         )
         key = f"light_levels {level.name}"
@@ -511,9 +511,14 @@ def _estimate_time(subject: Subject, sequence: useq.MDASequence) -> None:
     protocol, profile = subject.protocol, subject.profile
     places = [(p.x or 0.0, p.y or 0.0) for p in sequence.stage_positions]
     travel_um = sum(math.dist(a, b) for a, b in pairwise(places))
-    settle_ms = profile.light_sources[protocol.channel].settle_ms if protocol.channel in profile.light_sources else 0
+    settle_ms = {channel: source.settle_ms for channel, source in profile.light_sources.items()}
     site_s = sum(
-        (level.exposure_ms + profile.gating.overhead_ms + profile.camera.readout_ms + settle_ms)
+        (
+            level.exposure_ms
+            + profile.gating.overhead_ms
+            + profile.camera.readout_ms
+            + settle_ms.get(protocol.channel_of(level), 0)
+        )
         / 1000
         * protocol.times_taken(level)
         for level in protocol.light_levels

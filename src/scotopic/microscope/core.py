@@ -289,7 +289,7 @@ def is_same(found: str, wanted: str, tolerance: float) -> bool:
 
 
 def define_light_levels(core: CMMCorePlus, profile: MicroscopeProfile, protocol: ImagingProtocol) -> None:
-    """Define the config group `LightLevel`: one preset a level, of the channel's preset and the LED power.
+    """Define the config group `LightLevel`: one preset a level, of its channel's preset and the LED power.
 
     Of the channel's preset that is left out which is ours to command (`presets.ours`): a preset may open the shutter, or
     make another camera the current one.
@@ -306,10 +306,13 @@ def light_level_settings(
     core: CMMCorePlus, profile: MicroscopeProfile, protocol: ImagingProtocol
 ) -> dict[str, dict[tuple[str, str], str]]:
     """Return what each light level sets: (device, property) -> value; filters first, the power last."""
-    source = profile.light_source(protocol.channel)
-    filters = channel_settings(core, profile, protocol.channel)
-    power = source.device, source.property
-    return {level.name: filters | {power: source.setting(level.led_percent).text} for level in protocol.light_levels}
+    settings = {}
+    for level in protocol.light_levels:
+        channel = protocol.channel_of(level)
+        source = profile.light_source(channel)
+        power = {(source.device, source.property): source.setting(level.led_percent).text}
+        settings[level.name] = channel_settings(core, profile, channel) | power
+    return settings
 
 
 def channel_settings(core: CMMCorePlus, profile: MicroscopeProfile, channel: str) -> dict[tuple[str, str], str]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from useq import MDAEvent, MDASequence
 
     from scotopic.microscope.director import Director
-    from scotopic.protocol import ImagingProtocol, LightLevel, MicroscopeProfile
+    from scotopic.protocol import ImagingProtocol, LightLevel, LightSource, MicroscopeProfile
     from scotopic.store import Recorder
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,9 @@ class AcquisitionEngine(MDAEngine):
         super().__init__(core, use_hardware_sequencing=False, restore_initial_state=False)
         self._protocol = protocol
         self._profile = profile
-        self._source = profile.light_source(protocol.channel)
+        self._sources = {
+            level.name: profile.light_source(protocol.channel_of(level)) for level in protocol.light_levels
+        }
         self._levels = {level.name: level for level in protocol.light_levels}
         self._recorder = recorder
         self._finished = finished
@@ -326,7 +328,7 @@ class AcquisitionEngine(MDAEngine):
                 lit_ms += error.lit_ms + self._lit_until_ms(error.begun_at)
             else:
                 lit_ms += self._lit_until_ms(failed_at)
-            power = self._source.relative_power(self._level(event).led_percent)
+            power = self._source(event).relative_power(self._level(event).led_percent)
             self._skip(visit, event, str(error), sample_dose_ms=round(lit_ms * power, 6), still_on=still_on)
             if is_stopped:
                 raise
@@ -335,7 +337,7 @@ class AcquisitionEngine(MDAEngine):
         still_on = self._dark_again()
         # Nothing that a device says from here on may lose the frame.
         led_read, exposure_read = self._read_back
-        power = self._source.relative_power(led_read)
+        power = self._source(event).relative_power(led_read)
         record = FrameRecord(
             **self._asked(visit, event),
             state="written",
@@ -418,7 +420,7 @@ class AcquisitionEngine(MDAEngine):
 
     def _planned_dose_ms(self, level: LightLevel) -> float:
         lit_ms = level.exposure_ms + self._profile.gating.overhead_ms
-        return round(lit_ms * self._source.relative_power(level.led_percent), 6)
+        return round(lit_ms * self._sources[level.name].relative_power(level.led_percent), 6)
 
     # ------------------------------------------------------------------ a site
 
@@ -547,7 +549,7 @@ class AcquisitionEngine(MDAEngine):
     def _set_level(self, event: MDAEvent) -> None:
         """Set the level of an event; if that fails, all is off again."""
         try:
-            led_percent = set_level(self.mmcore, self._profile, self._source, self._level(event))
+            led_percent = set_level(self.mmcore, self._profile, self._source(event), self._level(event))
         except RuntimeError:
             switch_light_off(self.mmcore, self._profile)
             raise
@@ -600,6 +602,9 @@ class AcquisitionEngine(MDAEngine):
             raise ValueError("an event without a light level: the sequence is not one of ImagingProtocol.to_sequence")
         return self._levels[event.channel.config]
 
+    def _source(self, event: MDAEvent) -> LightSource:
+        return self._sources[self._level(event).name]
+
     def _asked(self, visit: SiteVisit, event: MDAEvent) -> dict[str, Any]:
         level = self._level(event)
         well, site, t = visit.key
@@ -640,7 +645,7 @@ class AcquisitionEngine(MDAEngine):
 
     def _is_silent(self, visit: SiteVisit, event: MDAEvent, told: str) -> None:
         """Note the light so far of an exposure that hangs: who sees a hang may kill the program."""
-        power = self._source.relative_power(self._level(event).led_percent)
+        power = self._source(event).relative_power(self._level(event).led_percent)
         lit_ms = (time.perf_counter() - self._exposing_since) * 1000 * power
         self._recorder.exposing(self._exposing(visit, event).model_copy(update={"unnoted_ms": round(lit_ms, 6)}))
         self._on_silence(told)

@@ -77,7 +77,7 @@ def _compare_light_sources(core: CMMCorePlus, subject: Subject) -> None:
 def _compare_presets(core: CMMCorePlus, subject: Subject) -> None:
     """Every value that a channel's presets set must be one that its device takes."""
     for channel, source in subject.profile.light_sources.items():
-        is_used = channel == subject.protocol.channel
+        is_used = channel in subject.protocol.channels
         key = f"light_sources.{channel}"
 
         def tell(message: str, *, key: str = key, is_used: bool = is_used) -> None:
@@ -121,7 +121,7 @@ def _compare_light_levels(core: CMMCorePlus, subject: Subject) -> None:
     profile, protocol = subject.profile, subject.protocol
     if subject.report.problems:
         return
-    source, camera = profile.light_source(protocol.channel), profile.camera.device
+    camera = profile.camera.device
     expected = light_level_settings(core, profile, protocol)
     for level in protocol.light_levels:
         key = f"light_levels {level.name}"
@@ -129,6 +129,7 @@ def _compare_light_levels(core: CMMCorePlus, subject: Subject) -> None:
         def tell(message: str, *, key: str = key) -> None:
             subject.blame_profile(key, message)
 
+        source = profile.light_source(protocol.channel_of(level))
         _compare_value(core, source.device, source.property, source.setting(level.led_percent).text, tell)
         if core.hasProperty(camera, "Exposure") and core.hasPropertyLimits(camera, "Exposure"):
             low, high = _limits(core, camera, "Exposure")
@@ -151,16 +152,20 @@ def _compare_light_levels(core: CMMCorePlus, subject: Subject) -> None:
 
 
 def _set_filters(core: CMMCorePlus, subject: Subject) -> None:
-    """Set the channel's filters in the dark: what they change of the camera's frame shows before any light is given."""
-    profile, channel = subject.profile, subject.protocol.channel
-    for (device, name), value in channel_settings(core, profile, channel).items():
-        if lets_light_on(profile, device):
-            continue
-        try:
-            core.setProperty(device, name, value)
-            core.waitForDevice(device)
-        except RuntimeError as error:
-            subject.blame_profile(f"light_sources.{channel}", f"{device}.{name} = {value}: {error}")
+    """Set each channel's filters in the dark: what they change of the camera's frame shows before any light is given.
+
+    The protocol's own channel comes last: the camera is compared with its filters.
+    """
+    profile = subject.profile
+    for channel in reversed(subject.protocol.channels):
+        for (device, name), value in channel_settings(core, profile, channel).items():
+            if lets_light_on(profile, device):
+                continue
+            try:
+                core.setProperty(device, name, value)
+                core.waitForDevice(device)
+            except RuntimeError as error:
+                subject.blame_profile(f"light_sources.{channel}", f"{device}.{name} = {value}: {error}")
     switch_light_off(core, profile)
 
 

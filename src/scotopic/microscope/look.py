@@ -44,7 +44,6 @@ def image_site(
     RuntimeError
         If a device fails, or position, LED power, exposure or shutter read back are not as asked for.
     """
-    source = profile.light_source(protocol.channel)
     images = {}
     automatic = core.getAutoShutter()
     core.setAutoShutter(False)  # light is let on and off here, in the open
@@ -55,7 +54,7 @@ def image_site(
         for level in protocol.levels_in_exposure_order:
             if not levels or level.name in levels:
                 set_filters(core, profile, level)
-                set_level(core, profile, source, level)
+                set_level(core, profile, profile.light_source(protocol.channel_of(level)), level)
                 images[level.name] = expose(core, profile)
                 switch_light_off(core, profile)
     finally:

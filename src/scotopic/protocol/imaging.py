@@ -19,7 +19,20 @@ from scotopic.protocol.training import TrainingSettings
 from scotopic.protocol.validation import ValidationSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+
+def _inputs(levels: Sequence[LightLevel], channel: str, names: Sequence[str]) -> tuple[LightLevel, ...]:
+    """Return the levels of these names, or those of the channel."""
+    known = {level.name: level for level in levels}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{', '.join(unknown)} not among light_levels; there are: {', '.join(known)}")
+    chosen = tuple(known[name] for name in dict.fromkeys(names)) or tuple(
+        level for level in levels if (level.channel or channel) == channel
+    )
+    if len(channels := {level.channel or channel for level in chosen}) > 1:
+        raise ValueError(f"must be of one channel, not of {' and '.join(sorted(channels))}")
+    return chosen
 
 
 def _joined(value: object) -> object:
@@ -94,7 +107,7 @@ class ImagingProtocol(FrozenModel):
     """Light levels of which each site gets one image; exactly one is the reference."""
     exposure_order: Literal["dimmest_first", "brightest_first", "as_listed"] = "dimmest_first"
     """Order of the exposures at a site. Dimmest first: bleaching by the bright one cannot touch the dim images, and
-    to repeat an interrupted site costs next to no light."""
+    to repeat an interrupted site costs next to no light. Levels of other channels come before, brightest first after."""
     z_stack: ZStack | None = None
     """Several heights at each site."""
     time_lapse: TimeLapse | None = None
@@ -174,7 +187,7 @@ class ImagingProtocol(FrozenModel):
 
     @field_validator("light_levels")
     @classmethod
-    def _levels_are_distinct(cls, value: tuple[LightLevel, ...]) -> tuple[LightLevel, ...]:
+    def _levels_are_distinct(cls, value: tuple[LightLevel, ...], info: ValidationInfo) -> tuple[LightLevel, ...]:
         names = [level.name for level in value]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"names must be unique; given more than once: {', '.join(twice)}")
@@ -182,12 +195,31 @@ class ImagingProtocol(FrozenModel):
         if len(references) != 1:
             given = ", ".join(level.name for level in references) or "none"
             raise ValueError(f"exactly one level must have role: reference; given: {given}")
+        own = info.data.get("channel")
+        channels = {level.name: level.channel or own for level in value}
+        if channels[references[0].name] != own:
+            raise ValueError(f"the reference {references[0].name} must be of the protocol's channel {own}")
         for level in value:
-            if level is not references[0] and level.nominal_dose >= references[0].nominal_dose:
+            if channels[level.name] != own:
+                if level.taken != "always":
+                    raise ValueError(
+                        f"{level.name}: taken: {level.taken} is for levels of the protocol's channel {own}"
+                    )
+            elif level is not references[0] and level.nominal_dose >= references[0].nominal_dose:
                 raise ValueError(f"{level.name} is not dimmer than the reference {references[0].name}")
-        doses = [(level.exposure_ms, level.led_percent) for level in value]
+        doses = [(channels[level.name], level.exposure_ms, level.led_percent) for level in value]
         if same := [level.name for level, dose in zip(value, doses, strict=True) if doses.count(dose) > 1]:
             raise ValueError(f"{' and '.join(same)} have the same exposure and LED power: light for nothing")
+        return value
+
+    @field_validator("training")
+    @classmethod
+    def _inputs_are_levels(cls, value: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+        if levels := info.data.get("light_levels"):
+            try:
+                _inputs(levels, info.data.get("channel", ""), value.input_levels)
+            except ValueError as error:
+                raise ValueError(f"input_levels: {error}") from error
         return value
 
     @field_validator("focus")
@@ -228,7 +260,9 @@ class ImagingProtocol(FrozenModel):
             return value
         if info.data.get("z_stack"):
             raise ValueError("does not go with a z_stack")
-        reduced = [level.name for level in levels if level.role == "reduced"]
+        training = info.data.get("training") or TrainingSettings()
+        inputs = _inputs(levels, info.data.get("channel", ""), training.input_levels)
+        reduced = [level.name for level in inputs if level.role == "reduced"]
         if unknown := [name for name in value.levels if name not in reduced]:
             raise ValueError(f"levels: {', '.join(unknown)} not allowed; allowed: {', '.join(reduced) or 'none'}")
         if "at_sentinels" in taken and value.sentinels is None:
@@ -289,17 +323,56 @@ class ImagingProtocol(FrozenModel):
         """The full-light level."""
         return next(level for level in self.light_levels if level.role == "reference")
 
+    def channel_of(self, level: LightLevel) -> str:
+        """Return the channel of a level's images."""
+        return level.channel or self.channel
+
+    @cached_property
+    def channels(self) -> tuple[str, ...]:
+        """Channels that images are taken of, the protocol's own first."""
+        return tuple(dict.fromkeys([self.channel, *map(self.channel_of, self.light_levels)]))
+
+    def levels_of(self, channel: str) -> tuple[LightLevel, ...]:
+        """Return the levels of a channel, the brightest first."""
+        return tuple(
+            sorted(
+                (each for each in self.light_levels if self.channel_of(each) == channel), key=lambda e: -e.nominal_dose
+            )
+        )
+
+    def full_light(self, level: LightLevel) -> LightLevel:
+        """Return the level that the light of another is relative to: the brightest of its channel, in the protocol's the reference."""
+        return self.levels_of(self.channel_of(level))[0]
+
     def relative_dose(self, level: LightLevel) -> float:
-        """Return exposure x LED power relative to the reference level."""
-        return level.nominal_dose / self.reference.nominal_dose
+        """Return exposure x LED power relative to full light (`full_light`)."""
+        return level.nominal_dose / self.full_light(level).nominal_dose
+
+    def level(self, name: str) -> LightLevel:
+        """Return a level by its name."""
+        return next(level for level in self.light_levels if level.name == name)
+
+    def inputs(self, names: Sequence[str] = ()) -> tuple[LightLevel, ...]:
+        """Return the levels that a network looks at: those named here, or else in `training`, or else all of the protocol's channel.
+
+        Raises
+        ------
+        ValueError
+            If there is no such level, or they are of several channels.
+        """
+        return _inputs(self.light_levels, self.channel, names or self.training.input_levels)
 
     @property
     def levels_in_exposure_order(self) -> tuple[LightLevel, ...]:
         """Light levels in the order in which a site is exposed to them."""
         if self.exposure_order == "as_listed":
             return self.light_levels
-        brightest_first = self.exposure_order == "brightest_first"
-        return tuple(sorted(self.light_levels, key=lambda level: level.nominal_dose, reverse=brightest_first))
+        sign = -1 if self.exposure_order == "brightest_first" else 1
+
+        def order(level: LightLevel) -> tuple[int, float]:  # one channel after the other: filters move once
+            return -sign * self.channels.index(self.channel_of(level)), sign * level.nominal_dose
+
+        return tuple(sorted(self.light_levels, key=order))
 
     @property
     def frames_per_site(self) -> int:
@@ -316,7 +389,7 @@ class ImagingProtocol(FrozenModel):
         """Light levels whose images are segmented as they are taken, the dimmest first."""
         if self.live is None:
             return ()
-        by_dose = sorted(self.light_levels, key=lambda level: level.nominal_dose)
+        by_dose = sorted(self.inputs(), key=lambda level: level.nominal_dose)
         return tuple(
             level.name
             for level in by_dose

@@ -15,6 +15,8 @@ class LightLevel(FrozenModel):
 
     name: str = Field(min_length=1, max_length=40)
     """Unique name, for example `0.2%`. It becomes a Micro-Manager preset: no commas, quotes, colons or slashes."""
+    channel: str | None = Field(default=None, min_length=1)
+    """Channel of this image where it is another than the protocol's, by its name in the profile's `light_sources`."""
     exposure_ms: float = Field(gt=0, le=60_000)
     """Exposure time in milliseconds."""
     led_percent: float = Field(gt=0, le=100)

@@ -79,6 +79,8 @@ class LightSource(FrozenModel):
     """Settings that make the light dark, in this order; the shutter is closed besides."""
     settle_ms: float = Field(default=0, ge=0, le=10_000)
     """Time from a new power until the light is stable."""
+    transmitted: bool = False
+    """Light that goes through the sample (brightfield, phase contrast): images are bright where there is nothing."""
     dose_curve: tuple[DosePoint, ...] | None = None
     """Measured response, if it was measured."""
 

@@ -147,6 +147,8 @@ class SimulatorSettings(FrozenModel):
     at `full_light_ms` and 100 % LED."""
     full_light_ms: float = Field(default=200, gt=0)
     """Exposure at which `peak_e` is reached."""
+    lamp_e_per_ms: float = Field(default=20_000, gt=0)
+    """Photo-electrons of the bare field for each millisecond of the lamp through the sample at full power."""
     illumination_falloff: float = Field(default=0.3, ge=0, lt=1)
     """Loss of light from the brightest point to the farthest corner of the field."""
     psf_sigma_um: float = Field(default=0.5, ge=0.1, le=5)

@@ -14,6 +14,9 @@ class TrainingSettings(FrozenModel):
 
     minutes: float = Field(default=12, gt=0, le=10_000)
     """Time of training, checks included."""
+    input_levels: tuple[str, ...] = ()
+    """Light levels that the network learns to look at, all of one channel; those of the protocol's channel without it. Those of
+    a brightfield channel make it find nuclei without any stain."""
     steps: int | None = Field(default=None, gt=0)
     """Number of steps instead: fixed steps, seed, threads and dtype give the same weights twice."""
     seed: int = Field(default=1, ge=0, lt=2**31)

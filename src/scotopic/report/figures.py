@@ -60,6 +60,12 @@ def network_rows(report: Report) -> list[Level]:
     return [row for row in report.levels if row.source == "network"]
 
 
+def is_stained(report: Report, row: Level) -> bool:
+    """Return whether a row is of images that show the stain of the DNA, as those have that the reference masks come from."""
+    stained = {each.channel for each in report.levels if each.source == "reference"}
+    return not stained or row.channel in stained
+
+
 def level_colour(report: Report, name: str) -> str:
     """Return the colour of a light level."""
     names = list(dict.fromkeys(row.name for row in report.levels if row.measured))
@@ -98,6 +104,14 @@ def score_plot(report: Report) -> Plot:
         left, right = canvas.subplots(1, 2)
         for source in ("network", "classical"):
             rows = [row for row in report.levels if row.source == source and partner in row.against]
+            for row in (row for row in rows if not is_stained(report, row)):  # its light is not that of the axis
+                for axes, figure in (
+                    (left, row.against[partner].f1_at_0_5),
+                    (right, row.against[partner].count_deviation_percent),
+                ):
+                    if figure.value is not None:
+                        axes.axhline(figure.value, color=COLOURS[source], linestyle="--", label=f"{source}, {row.name}")
+            rows = [row for row in rows if is_stained(report, row)]
             _with_bars(left, rows, [row.against[partner].f1_at_0_5 for row in rows], source, "o")
             _with_bars(right, rows, [row.against[partner].count_deviation_percent for row in rows], source, "o")
         left.set_ylabel(f"F1 at an overlap of 0.5 against {_named(partner)}")
@@ -133,7 +147,8 @@ def _with_bars(axes: Axes, rows: list[Level], figures: list[Figure], source: str
 
 
 def _light_axis(axes: Axes, report: Report) -> None:
-    names = {100 * row.relative_dose: row.name.removesuffix("%").strip() for row in report.levels if row.measured}
+    rows = [row for row in report.levels if row.measured and is_stained(report, row)]
+    names = {100 * row.relative_dose: row.name.removesuffix("%").strip() for row in rows}
     axes.set_xscale("log")
     axes.set_xticks(list(names), list(names.values()), minor=False)
     axes.set_xticks([], minor=True)
@@ -143,7 +158,9 @@ def _light_axis(axes: Axes, report: Report) -> None:
 
 def cell_cycle_plots(report: Report, nuclei: pd.DataFrame) -> list[Plot]:
     """Area against DNA content, and histograms of it, at each level, of the network's nuclei that do not touch the border."""
-    names = [row.name for row in network_rows(report) if row.measured]
+    names = [row.name for row in network_rows(report) if row.measured and is_stained(report, row)]
+    if not names:
+        return []
     whole = nuclei[~nuclei["touches_border"].astype(bool) & (nuclei["integrated_intensity_e"] > 0)]
     by_level = {name: whole[whole["level"] == name] for name in names}
     peaks = {name: _peaks(table) for name, table in by_level.items()}

@@ -60,17 +60,16 @@ class HeldOutSites:
             return "no well is held out: nothing can be validated"
         return "" if self.frames else "no site of a held-out well is finished, with reference masks"
 
-    def __iter__(self) -> Iterator[tuple[SiteKey, FrameRecord]]:
-        return ((key, record) for key, levels in self.frames.items() for record in levels.values())
-
-    def __len__(self) -> int:
-        return sum(map(len, self.frames.values()))
+    def of_channel(self, channel: str) -> Iterator[tuple[SiteKey, FrameRecord]]:
+        """Yield the images of a channel."""
+        names = {level.name for level in self.protocol.levels_of(channel)}
+        return ((key, record) for key, site in self.frames.items() for record in site.values() if record.level in names)
 
     def relative_dose(self, key: SiteKey, record: FrameRecord) -> float:
-        """Return the light of an image relative to the site's reference image, or to the protocol's if there is none."""
-        reference = self.protocol.reference
-        bright = self.frames[key].get(reference.name)
-        return record.signal_dose_ms / (bright.signal_dose_ms if bright else reference.nominal_dose)
+        """Return the light of an image relative to the site's image at full light, or to the protocol's if there is none."""
+        full = self.protocol.full_light(self.protocol.level(record.level))
+        bright = self.frames[key].get(full.name)
+        return record.signal_dose_ms / (bright.signal_dose_ms if bright else full.nominal_dose)
 
 
 def _measured(
@@ -109,20 +108,22 @@ class Network:
         from scotopic.learning.prediction import Predictor
 
         model, camera = Model.load(model_path), sites.profile.camera
-        self.name = model_hash(model_path)
+        self.name, self.channel = model_hash(model_path), model.card.channel
         self._sites = sites
         self._predictor = Predictor(model, camera.noise)
         self._predictor.warm_up((camera.height_px, camera.width_px))
         self.card: dict[str, Any] = model.card.model_dump(mode="json") | {"predicted_in": self._predictor.computes_in}
 
     def find(self, findings: Findings) -> None:
-        """Segment every frame; masks go into the plate, tables into the run, under the hash of the model's file."""
+        """Segment every frame of the model's channel; masks go into the plate, tables into the run, under the hash of the model's file."""
         sites = self._sites
         order = [level.name for level in sites.protocol.light_levels]
         sites.run.nuclei.folder(self.name).mkdir(parents=True, exist_ok=True)
         with sites.run.masks_lock():
             for key, levels in sites.frames.items():
-                for record in levels.values():
+                looked_at = sites.protocol.levels_of(self.channel)
+                records = [levels[level.name] for level in looked_at if level.name in levels]
+                for record in records:
                     image = read_frame(sites.run.path, record)
                     begun = time.perf_counter()
                     dose = sites.relative_dose(key, record)
@@ -132,8 +133,8 @@ class Network:
                     sites.plate.write_labels(record.well, record.site, group, record.t, record.z, labels)
                     table = _measured(image, labels, record, dose, sites.profile.camera)
                     findings.add("network", record, labels, table)
-                tables = [findings.tables["network", level][-1] for level in levels]
-                sites.run.nuclei.write(self.name, *key, pd.concat(tables, ignore_index=True))
+                if tables := [findings.tables["network", record.level][-1] for record in records]:
+                    sites.run.nuclei.write(self.name, *key, pd.concat(tables, ignore_index=True))
 
     def find_thinned(self, findings: Findings, name: str, dose: float) -> None:
         """Segment the bright frames with the photons of a lower dose, which no microscope took; nothing is written.
@@ -168,18 +169,20 @@ def find_by_reference(sites: HeldOutSites, findings: Findings) -> None:
                 "has reference masks of an earlier version: `scotopic segment RUN --reference --again` makes them anew"
             )
             raise ProblemsError([Problem(told, str(sites.run.path))])
-        for record in levels.values():
+        own = {level.name for level in sites.protocol.levels_of(sites.protocol.channel)}
+        for record in (record for record in levels.values() if record.level in own):
             findings.add("reference", record, labels, table[table["level"] == record.level])
 
 
 def find_classically(sites: HeldOutSites, findings: Findings) -> None:
-    """Segment every frame by standard image analysis, as bright ones are."""
+    """Segment every frame of the stain by standard image analysis, as bright ones are."""
+    stained = list(sites.of_channel(sites.protocol.channel))
     camera, settings = sites.profile.camera, sites.protocol.nuclei.segmentation
     found = Parallel(n_jobs=-1, return_as="generator")(
         delayed(_classical)(sites.run.path, record, sites.relative_dose(key, record), camera, settings)
-        for key, record in sites
+        for key, record in stained
     )
-    for (_, record), (labels, table) in zip(sites, found, strict=True):
+    for (_, record), (labels, table) in zip(stained, found, strict=True):
         findings.add("classical", record, labels, table)
 
 

@@ -17,6 +17,7 @@ from scotopic.report.figures import (
     Plot,
     cell_cycle_plots,
     error_plot,
+    is_stained,
     level_colour,
     network_rows,
     partner_of,
@@ -106,8 +107,10 @@ def verdict(report: Report) -> str:
     told = [f"{row.against[partner].f1_at_0_5.value or 0:.3f} at {row.name}" for row in rows if partner in row.against]
     against = "the truth" if partner == "truth" else "the reference masks"
     wells = f"{len(report.held_out_wells)} wells that it never trained on"
-    scores = f"On {wells} the network finds nuclei with an F1 against {against} of {', '.join(told)} of the light."
-    return f"{_answer(report)} {scores}"
+    scores = f"On {wells} the network finds nuclei with an F1 against {against} of {', '.join(told)}"
+    if not is_stained(report, rows[0]):
+        return f"{scores}, in images of {rows[0].channel}, without any stain."
+    return f"{_answer(report)} {scores} of the light."
 
 
 def _answer(report: Report) -> str:
@@ -287,22 +290,23 @@ def _chosen(run: RunFolder, report: Report) -> list[ReferenceRecord]:
 
 def _contours(run: RunFolder, report: Report) -> list[str]:
     """Return a few fields: contours of all levels over the darkest image, each to be switched on and off."""
-    levels = run.read_protocol().light_levels
-    if report.model is None or not report.levels:
+    protocol, found = run.read_protocol(), {row.name for row in network_rows(report)}
+    levels = [(number, level) for number, level in enumerate(protocol.light_levels) if level.name in found]
+    if report.model is None or not levels:
         return []
-    plate = run.plate(run.read_protocol(), run.read_profile())
-    darkest = min(levels, key=lambda level: level.nominal_dose)
+    plate = run.plate(protocol, run.read_profile())
+    darkest = min((level for _, level in levels), key=lambda level: level.nominal_dose)
     parts = ["<h2>What the network sees at each light, over the darkest image</h2>"]
     for number, site in enumerate(_chosen(run, report)):
         image = plate.read(site.well, site.site, darkest.name, site.t, site.z)
         piece = _middle(image.shape)
         over, switches = [], []
-        for index, level in enumerate(levels):
+        for index, level in levels:
             labels = plate.read_labels(site.well, site.site, f"network_{report.model}_{index}", site.t, site.z)[piece]
             colour = level_colour(report, level.name)
             png = iio.imwrite("<bytes>", _outline(labels, colour), extension=".png")
             over.append(_image(png, f"contours at {level.name}", f"over level{index}"))
-            on = " checked" if index in {0, len(levels) - 1} else ""
+            on = " checked" if level in {levels[0][1], levels[-1][1]} else ""
             switches.append(
                 f'<input type="checkbox" class="show{index}" id="f{number}l{index}"{on}><label for="f{number}l{index}" '
                 f'style="border-color:{colour}">{escape(level.name)}: {len(np.unique(labels)) - 1} nuclei</label>'
@@ -318,7 +322,7 @@ def _contours(run: RunFolder, report: Report) -> list[str]:
 
 
 def _switches(report: Report) -> str:
-    count = len({row.name for row in report.levels if row.measured})
+    count = len({row.name for row in report.levels if row.measured}) + 1  # that of another channel may be any level's
     return "".join(f".show{n}:checked ~ .stack .level{n} {{ display: block }}" for n in range(count))
 
 
@@ -336,16 +340,17 @@ def _outline(labels: NDArray[Any], colour: str) -> NDArray[np.uint8]:
 def _fields(run: RunFolder, report: Report) -> list[str]:
     """Return the held-out field with the most nuclei at every level, with the network's contours."""
     protocol = run.read_protocol()
-    sites = _chosen(run, report)
+    sites, found = _chosen(run, report), {row.name for row in network_rows(report)}
     if not sites or not report.levels:
         return []
     plate, site = run.plate(protocol, run.read_profile()), sites[0]
     figures = []
     for number, level in enumerate(protocol.light_levels):
         image = plate.read(site.well, site.site, level.name, site.t, site.z)
-        name = f"network_{report.model}_{number}" if report.model else "reference"
+        name = f"network_{report.model}_{number}" if level.name in found else "reference"
         labels = plate.read_labels(site.well, site.site, name, site.t, site.z)
-        caption = f"{level.name} of the light: {len(np.unique(labels)) - 1} nuclei"
+        masks = "" if level.name in found or not found else ", by the reference masks"
+        caption = f"{level.name}: {len(np.unique(labels)) - 1} nuclei{masks}"
         png = iio.imwrite("<bytes>", _contoured(image, labels), extension=".png")
         figures.append(f"<figure>{_image(png, caption)}<figcaption>{escape(caption)}</figcaption></figure>")
     whose = "the network" if report.model else "the reference segmentation at full light"
@@ -379,7 +384,8 @@ def _ground_truth(run: RunFolder, report: Report) -> list[str]:
     if row is not None:
         other = row.against["reference"]
         off = _number(other.count_deviation_percent.value, "+.2f")
-        facts += f" The network at full light counts {off} % against these masks on the held-out wells, with an F1 of {_number(other.f1_at_0_5.value, '.3f')}."
+        where = "at full light" if is_stained(report, row) else f"at {row.name}"
+        facts += f" The network {where} counts {off} % against these masks on the held-out wells, with an F1 of {_number(other.f1_at_0_5.value, '.3f')}."
     parts = [f"<h2>Ground truth</h2><p>{escape(facts)}</p>"]
     if truth.refused:
         shown = truth.refused[:_THUMBNAILS]
@@ -438,6 +444,11 @@ def _made(report: Report) -> str:
         "prediction": _quantity(report.timing["prediction_per_frame"], 1000, ".0f", "ms a frame"),
         "computed in": card.get("predicted_in", "none"),
         "light on the sample": f"{rounded(report.dose['sample'] / 1000)} s at full power in the whole run",
+        **{
+            f"of it, {channel}": f"{rounded(dose / 1000)} s at the full power of its light source"
+            for channel, dose in report.sample_dose_by_channel.items()
+            if len(report.sample_dose_by_channel) > 1
+        },
         "specimen": report.specimen or "on a microscope",
         "versions": ", ".join(f"{name} {number}" for name, number in report.versions.items()),
     }

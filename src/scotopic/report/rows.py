@@ -50,6 +50,10 @@ class Population:
     nuclei: pd.DataFrame
     """Table of all of them, evenly lit, with a column `well`; of the truth its own, without those at the border."""
     is_truth: bool = False
+    channel: str = ""
+    """Channel of its images."""
+    is_stained: bool = True
+    """Whether they show the stain of the DNA; else their intensities say nothing of nuclei."""
     _split: dict[tuple[str, ...], tuple[float | None, str]] = field(default_factory=dict)
     """Share of G2 in these wells, or why there is none."""
 
@@ -63,7 +67,7 @@ class Population:
         here = self.whole[self.whole["well"].isin(wells)] if len(self.whole) else self.whole
         share, why = self._split[tuple(wells)]
         intensity = None
-        if not self.is_truth and len(here):
+        if not self.is_truth and self.is_stained and len(here):
             intensity = float((here["mean_intensity_e"] / here["relative_dose"]).mean())
         return Summary(
             sum(int(np.unique(labels).size - 1) for key, labels in self.labels.items() if key[0] in wells)
@@ -93,7 +97,9 @@ class Comparisons:
         self._sources: dict[Row, Population] = {}
         self._truth = _truth(findings) if findings.truth else None
         self._matchings: dict[tuple[Row, Partner], dict[SiteKey, Comparison]] = {}
-        names = [level.name for level in sorted(sites.protocol.light_levels, key=lambda level: -level.nominal_dose)]
+        protocol = sites.protocol
+        self._channels = {level.name: protocol.channel_of(level) for level in protocol.light_levels}
+        names = [level.name for channel in protocol.channels for level in protocol.levels_of(channel)]
         sources: tuple[Source, ...] = ("network", "reference", "classical")
         self.add(
             findings, [(source, name) for source in sources for name in names if findings.tables.get((source, name))]
@@ -110,21 +116,28 @@ class Comparisons:
             return
         bright = findings.tables.get(("reference", self._reference)) or findings.tables[rows[0]]
         light = pd.concat(bright, ignore_index=True)
+        stain = self._sites.protocol.channel
         for row in rows:
-            nuclei = _evenly_lit(pd.concat(findings.tables[row], ignore_index=True), light, self._camera)
-            self._sources[row] = Population(findings.labels[row], nuclei)
+            nuclei, channel = pd.concat(findings.tables[row], ignore_index=True), self._channels.get(row[1], stain)
+            if channel == stain:
+                nuclei = _evenly_lit(nuclei, light, self._camera)
+            self._sources[row] = Population(findings.labels[row], nuclei, channel=channel, is_stained=channel == stain)
         two = [wells for wells in dict.fromkeys(self.paper_wells().values()) if wells not in self.subsets]
         jobs = [(row, wells) for row in rows for wells in self.subsets + (two if row[0] == "network" else [])]
-        shares = Parallel(n_jobs=-1)(delayed(_g2_share)(*self._sources[row].dna(wells)) for row, wells in jobs)
-        for (row, wells), share in zip(jobs, shares, strict=True):
-            self._sources[row]._split[wells] = share  # noqa: SLF001 - its maker
+        stained = [(row, wells) for row, wells in jobs if self._sources[row].is_stained]
+        shares = Parallel(n_jobs=-1)(delayed(_g2_share)(*self._sources[row].dna(wells)) for row, wells in stained)
+        split = dict(zip(stained, shares, strict=True))
+        for row, wells in jobs:
+            why = f"{self._sources[row].channel} does not show DNA"
+            self._sources[row]._split[wells] = split.get((row, wells), (None, why))  # noqa: SLF001 - its maker
         if self._truth is not None:
             for wells in self.subsets:
                 self._truth._split[wells] = _true_share(self._truth, wells)  # noqa: SLF001
 
     def paper_wells(self) -> dict[str, tuple[str, ...]]:
         """Return the two wells of each light level, in turn, as the white paper took them; nothing with fewer than two."""
-        wells, levels = self.wells, self._sites.protocol.light_levels
+        wells, protocol = self.wells, self._sites.protocol
+        levels = [level for level in protocol.light_levels if protocol.channel_of(level) == protocol.channel]
         if len(wells) < 2:
             return {}
         return {
@@ -146,6 +159,7 @@ class Comparisons:
         own = {"g1_percent": g1, "g2_percent": g2, "median_area_um2": area, "mean_intensity": intensity}
         return Level(
             name=row[1],
+            channel=self._sources[row].channel,
             source=row[0],
             measured=measured,
             relative_dose=relative_dose,
@@ -288,6 +302,8 @@ def _measures(population: Population) -> pd.DataFrame:
     nuclei = population.whole
     if population.is_truth:
         intensity: Any = nuclei["dna_content"] if "dna_content" in nuclei else np.nan
+    elif not population.is_stained:
+        intensity = np.nan
     else:
         intensity = nuclei["integrated_intensity_e"] / nuclei["relative_dose"]
     return nuclei[["well", "site", "t", "label"]].assign(area=nuclei["area_um2"], intensity=intensity)

@@ -66,10 +66,12 @@ class Level(FrozenModel):
     """Light level."""
     measured: bool = True
     """Whether the microscope took these images; else they were made by thinning the photons of the bright ones."""
+    channel: str = ""
+    """Channel of the images."""
     source: Source
     """`network`, `reference` (masks of the bright image) or `classical` (the reference segmentation on the dark image)."""
     relative_dose: float
-    """Light of the image relative to the reference level."""
+    """Light of the image relative to the reference level; of another channel, relative to its brightest level."""
     sample_dose: float
     """Light that the sample got, milliseconds at full power, mean of a frame."""
     nuclei_count: int
@@ -210,6 +212,8 @@ class Report(FrozenModel):
     """Seconds: `prediction_per_frame`, `training`; null where there was none."""
     dose: dict[str, float]
     """Light of the whole run, milliseconds at full power: `signal`, `sample`."""
+    sample_dose_by_channel: dict[str, float] = Field(default_factory=dict)
+    """Light on the sample, milliseconds at the full power of each channel's source, by the ledger's lines."""
     versions: dict[str, str]
     """Versions of what it was made with."""
     specimen: str | None

@@ -53,8 +53,9 @@ def validate(
     if model_path is None:
         missing.append(f"there is no model: {training.get('message', 'the run was not trained on')}")
     elif sites.frames:
-        say(f"the network on {len(sites)} images of {len(sites.frames)} held-out sites")
         network = Network(sites, model_path)
+        images = sum(1 for _ in sites.of_channel(network.channel))
+        say(f"the network on {images} images of {len(sites.frames)} held-out sites")
         network.find(findings)
     if sites.frames:
         find_by_reference(sites, findings)
@@ -64,6 +65,9 @@ def validate(
         specimen = find_truth(sites, setup, findings)
     levels, judged = _compared(sites, findings, network, say)
     ledger = run.ledger.read()
+    levels_by_channel = {
+        channel: {level.name for level in sites.protocol.levels_of(channel)} for channel in sites.protocol.channels
+    }
     return Report(
         protocol=sites.protocol.name,
         model=None if model_path is None else model_path.name.split(".")[0],
@@ -81,6 +85,10 @@ def validate(
         dose={
             "signal": round(sum(record.signal_dose_ms for record in ledger), 3),
             "sample": round(run.sample_dose_ms(), 3),
+        },
+        sample_dose_by_channel={
+            channel: round(sum(r.sample_dose_ms for r in ledger if r.level in names), 3)
+            for channel, names in levels_by_channel.items()
         },
         versions={"scotopic": __version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
         specimen=specimen,

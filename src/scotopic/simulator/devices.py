@@ -127,6 +127,23 @@ class LED(_Member, GenericDevice):
         return self._instrument.light_is_pending()
 
 
+class Lamp(_Member, GenericDevice):
+    """Lamp that shines through the sample, for brightfield: `Power` in percent."""
+
+    @pymm_property(limits=(0.0, 100.0), name="Power")
+    def power(self) -> float:
+        """Power of the lamp in percent."""
+        return self._instrument.lamp_percent
+
+    @power.setter
+    def _set_power(self, value: float) -> None:
+        self._instrument.set_lamp_percent(float(value))
+
+    def busy(self) -> bool:
+        """Return whether the light is still changing."""
+        return self._instrument.light_is_pending()
+
+
 class FilterCube(_Member, GenericDevice):
     """Filter turret, which a channel preset needs; it changes nothing in the image."""
 

@@ -49,7 +49,7 @@ class Instrument:
         self._lock = threading.RLock()
         self._xy_um = (0.0, 0.0)
         self._z_um = setup.settings.focus_z_um
-        self._led_percent = 0.0
+        self._led_percent = self._lamp_percent = 0.0
         self._reported_percent = 0.0
         self._shutter_open = False
         self.configure(setup)
@@ -65,7 +65,7 @@ class Instrument:
             self._placement = setup.placement
             self._clock = Clock(fast=settings.clock == "fast")
             self._faults = Faults(settings.faults)
-            self._light = LightRecord()
+            self._light, self._lamp_light = LightRecord(), LightRecord()
             self._sensor = make_sensor(settings.camera, self._shape, settings.seed, setup.saturation_counts)
             self._illumination = optics.illumination(self._shape, settings.illumination_falloff)
             self._bleaching = BleachingMap(
@@ -77,7 +77,7 @@ class Instrument:
             self._arrival = self._clock.now()
             self._light_ready = self._clock.now()
             self._seen: tuple[tuple[float, ...], Scene] | None = None
-            self._led_percent = self._reported_percent = 0.0
+            self._led_percent = self._reported_percent = self._lamp_percent = 0.0
             self._shutter_open = False
 
     def set_time(self, hours: float) -> None:
@@ -113,6 +113,18 @@ class Instrument:
             self._update_light()
 
     @property
+    def lamp_percent(self) -> float:
+        """Power of the lamp that shines through the sample."""
+        return self._lamp_percent
+
+    def set_lamp_percent(self, percent: float) -> None:
+        """Set the power of the lamp that shines through the sample."""
+        self._be_slow()
+        with self._lock:
+            self._lamp_percent = percent
+            self._update_light()
+
+    @property
     def shutter_open(self) -> bool:
         """Whether the shutter is open."""
         return self._shutter_open
@@ -127,14 +139,17 @@ class Instrument:
             self._update_light()
 
     def _update_light(self) -> None:
-        """Let the light follow LED and shutter: darkness at once, light after the delay."""
+        """Let the light follow LED, lamp and shutter: darkness at once, light after the delay."""
         now = self._clock.now()
         self._count_light(now)
-        power = self._led_percent / 100 if self._shutter_open else 0.0
-        self._light_ready = now + (self.setup.settings.led_delay_ms / 1000 if power else 0.0)
-        if power and self._light.power_at(now) > power:
-            self._light.set_power(now, power)  # less light comes at once: the delay is that of rising light
-        self._light.set_power(self._light_ready, power)
+        self._light_ready = now
+        for light, percent in ((self._light, self._led_percent), (self._lamp_light, self._lamp_percent)):
+            power = percent / 100 if self._shutter_open else 0.0
+            ready = now + (self.setup.settings.led_delay_ms / 1000 if power else 0.0)
+            if power and light.power_at(now) > power:
+                light.set_power(now, power)  # less light comes at once: the delay is that of rising light
+            light.set_power(ready, power)
+            self._light_ready = max(self._light_ready, ready)
 
     def light_is_pending(self) -> bool:
         """Return whether LED and shutter are still on their way to the light asked for."""
@@ -142,12 +157,13 @@ class Instrument:
 
     @property
     def delivered_ms(self) -> float:
-        """Light that the sample has received so far, in milliseconds at full LED power."""
+        """Light that the sample has received so far, in milliseconds at full power of LED or lamp."""
         with self._lock:
             self._count_light(self._clock.now())
-            return self._light.delivered_ms
+            return self._light.delivered_ms + self._lamp_light.delivered_ms
 
     def _count_light(self, until: float) -> None:
+        self._lamp_light.count_until(until)
         self._bleaching.add(*self._on_plate(), self._light.count_until(until))
 
     # ------------------------------------------------------------------ stages
@@ -232,24 +248,31 @@ class Instrument:
         if fails:  # the light was given all the same
             raise RuntimeError("camera error: no image was read out")
         with self._lock:
-            light_ms = self._light.integral_ms(start, end)
+            light_ms, lamp_ms = self._light.integral_ms(start, end), self._lamp_light.integral_ms(start, end)
             with self._clock.standing_still():
-                image = self._image(light_ms, exposure_ms)
+                image = self._image(light_ms, lamp_ms, exposure_ms)
             self._count_light(max(end, self._clock.now()))
         return image
 
-    def _image(self, light_ms: float, exposure_ms: float) -> NDArray[np.uint16]:
+    def _image(self, light_ms: float, lamp_ms: float, exposure_ms: float) -> NDArray[np.uint16]:
         settings = self.setup.settings
-        if light_ms <= 0:
-            mean_e = np.zeros(self._shape, np.float32)
-        else:
+        mean_e = np.zeros(self._shape, np.float32)
+        if light_ms > 0 or lamp_ms > 0:
             x, y = self._on_plate()
             mean_e = self._view(x, y)
+            through = self._through(mean_e, lamp_ms) if lamp_ms > 0 else None
             mean_e *= self._illumination
             mean_e *= np.float32(settings.peak_e * light_ms / settings.full_light_ms) * self._bleaching.left(
                 x, y, self._shape
             )
+            if through is not None:
+                mean_e += through
         return self._sensor.expose(mean_e, exposure_ms, self._noise_rng)
+
+    def _through(self, scene: NDArray[np.float32], lamp_ms: float) -> NDArray[np.float32]:
+        """Return the photo-electrons of light that comes through the sample; its field is lit from the other side."""
+        bare = np.float32(self.setup.settings.lamp_e_per_ms * lamp_ms)
+        return optics.transmission(scene, self.setup.pixel_size_um) * self._illumination[::-1, ::-1] * bare
 
     def _view(self, x_um: float, y_um: float) -> NDArray[np.float32]:
         """Return the scene behind the optics at a place, with this exposure's drift."""

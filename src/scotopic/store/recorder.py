@@ -11,7 +11,7 @@ from scotopic.store.ledger import MOST_UNNOTED, PERCENTILES, FrameRecord, checks
 from scotopic.store.light import LightCheck, check_light
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Recorder:
         run: RunFolder,
         plate: PlateStore,
         *,
-        reference: str,
+        compared: Sequence[str],
         camera: CameraNoise | None,
         on_site: Callable[[SiteRecord], None],
     ) -> None:
@@ -57,15 +57,15 @@ class Recorder:
 
         Parameters
         ----------
-        reference : str
-            Name of the reference light level.
+        compared : sequence of str
+            Names of the light levels whose images prove each other's light, the reference first: those of its channel.
         camera : CameraNoise, optional
             Camera whose images prove the light of a site; without it nothing is proved.
         on_site : callable
             Called in a thread of the recorder after each site, when it is on the disk.
         """
         self._run, self._plate = run, plate
-        self._reference, self._camera = reference, camera
+        self._compared, self._camera = tuple(compared), camera
         self._on_site = on_site
         self._first = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
         self._then = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
@@ -184,8 +184,8 @@ class Recorder:
             if written:
                 self._plate.commit(record.well, record.site, written)
             if self._camera is not None:  # before the commit mark: no finished site is without its verdict
-                first = [r for r in site.records if r.z == 0 and r.state == "written"]
-                site.light = check_light(first, self._first_planes, self._reference, self._camera)
+                first = [r for r in site.records if r.z == 0 and r.state == "written" and r.level in self._compared]
+                site.light = check_light(first, self._first_planes, self._compared[0], self._camera)
                 self._run.light_checks.append(site.light)
         self._run.ledger.append([record], sync=last)
         if last:

@@ -174,9 +174,9 @@ def fits_live(model: Path, protocol: ImagingProtocol, profile: MicroscopeProfile
 
     from scotopic.workflow.validating import fits
 
-    camera = profile.camera
+    camera, channel = profile.camera, protocol.channel_of(protocol.inputs()[0])
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        pool.submit(fits, model.absolute(), camera.pixel_size_um, protocol.channel, camera=camera.noise).result()
+        pool.submit(fits, model.absolute(), camera.pixel_size_um, channel, camera=camera.noise).result()
 
 
 def progress_line(progress: Progress) -> str:

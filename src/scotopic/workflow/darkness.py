@@ -70,7 +70,7 @@ def segment_with_model(
         if field.camera is None:
             told = "must be given: a network needs the camera's offset, gain and read noise, and the pixel size"
             raise ProblemsError([Problem(told, key="--microscope")])
-        fits(model_path, field.camera.pixel_size_um, field.channel, rescale=rescale)
+        fits(model_path, field.camera.pixel_size_um, *filter(None, [field.channel]), rescale=rescale)
     folder.open()
     left_out: list[Problem] = []
     predictors: dict[str, Predictor] = {}

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from scotopic.nuclei.images import read_plane
-from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Plate, Problem, ProblemsError, read_model
+from scotopic.protocol import ImagingProtocol, LightLevel, MicroscopeProfile, Plate, Problem, ProblemsError, read_model
 from scotopic.store import FrameRecord, Recorder, RunFolder, VisitRecord, differing_keys, finished_sites
 from scotopic.store.foreign import PRESETS, ForeignImage, find_by_list, find_by_names, on_a_plate
 
@@ -45,8 +45,8 @@ class ImageSource:
     """What names look like, see `scotopic.store.foreign`."""
     listing: Path | None = None
     """CSV file that lists the images, instead."""
-    levels: dict[str, tuple[float, float]] | None = None
-    """Light level, as it stands in the names -> exposure in milliseconds and LED power in percent."""
+    levels: dict[str, LightLevel] | None = None
+    """Light level, as it stands in the names -> its light; which one is the reference is found out."""
 
 
 def import_images(
@@ -60,6 +60,7 @@ def import_images(
     channel: str = "DAPI",
     held_out: int | None = None,
     pixel_size_um: float | None = None,
+    transmitted: Collection[str] = (),
 ) -> int:
     """Make a run of images, on which `segment`, `train`, `validate` and `report` work; killed, the same call goes on.
 
@@ -96,7 +97,7 @@ def import_images(
     _refuse_unplanned(images, protocol)
     assumed = profile_path is None
     profile = read_model(profile_path, MicroscopeProfile) if profile_path else None
-    profile = profile or _profile_of(images, protocol, pixel_size_um, say)
+    profile = profile or _profile_of(images, protocol, pixel_size_um, transmitted, say)
     run = RunFolder(out)
     run.lock()
     try:
@@ -136,8 +137,8 @@ def _refuse_unplanned(images: Sequence[ForeignImage], protocol: ImagingProtocol)
         raise ProblemsError([Problem(told, str(first.path))])
 
 
-def parsed_level(text: str) -> tuple[str, tuple[float, float]]:
-    """Return name, exposure in milliseconds and LED power in percent of `NAME=EXPOSURE_MS,LED_PERCENT`.
+def parsed_level(text: str) -> LightLevel:
+    """Return the light level of `NAME=EXPOSURE_MS,LED_PERCENT`, or `NAME=EXPOSURE_MS,LED_PERCENT,CHANNEL` of another channel.
 
     Raises
     ------
@@ -146,11 +147,16 @@ def parsed_level(text: str) -> tuple[str, tuple[float, float]]:
     """
     name, _, light = text.rpartition("=")
     try:
-        exposure, led = map(float, light.split(","))
+        exposure, led, *channel = light.split(",", 2)
+        return LightLevel(
+            name=name, exposure_ms=float(exposure), led_percent=float(led), channel=next(iter(channel), None)
+        )
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise ProblemsError([Problem(f"= {text!r}: {told}", key="--level")]) from None
     except ValueError:
-        told = f"= {text!r}: allowed: NAME=EXPOSURE_MS,LED_PERCENT, for example 2%=4,100"
+        told = f"= {text!r}: allowed: NAME=EXPOSURE_MS,LED_PERCENT or NAME=EXPOSURE_MS,LED_PERCENT,CHANNEL, for example 2%=4,100"
         raise ProblemsError([Problem(told, key="--level")]) from None
-    return name, (exposure, led)
 
 
 def _found(source: ImageSource, known: Collection[str]) -> tuple[list[ForeignImage], list[Path]]:
@@ -183,8 +189,8 @@ def _plate(name: str | None, images: Sequence[ForeignImage]) -> Plate:
     return next((p for p in sizes if wells <= set(p.wells) and count <= len(p.wells)), sizes[-1])
 
 
-def _light(images: Sequence[ForeignImage], source: ImageSource) -> dict[str, tuple[float, float]]:
-    """Return exposure and LED power of each light level.
+def _light(images: Sequence[ForeignImage], source: ImageSource) -> dict[str, LightLevel]:
+    """Return the light of each light level.
 
     Raises
     ------
@@ -208,12 +214,12 @@ def _light(images: Sequence[ForeignImage], source: ImageSource) -> dict[str, tup
                 problems.append(Problem(told, str(image.path)))
     if problems:
         raise ProblemsError(list(dict.fromkeys(problems)))
-    return light
+    return {name: LightLevel(name=name, exposure_ms=ms, led_percent=led) for name, (ms, led) in light.items()}
 
 
 def _protocol_of(
     images: Sequence[ForeignImage],
-    light: dict[str, tuple[float, float]],
+    light: dict[str, LightLevel],
     plate: Plate,
     channel: str,
     held_out: int | None,
@@ -224,8 +230,7 @@ def _protocol_of(
         told = f"{', '.join(absent)}: no image is of this level; those of the names are {', '.join(sorted(there))}"
         raise ProblemsError([Problem(told, key="--level")])
     images = [image for image in images if image.level in light]
-    light = dict(sorted(light.items(), key=lambda item: -item[1][0] * item[1][1]))
-    brightest = next(iter(light))
+    levels = sorted(light.values(), key=lambda level: (level.channel not in (None, channel), -level.nominal_dose))
     imaged = {image.well for image in images}
     wells = [well for well in plate.wells if well in imaged]
     count, planes, times = (max(getattr(image, axis) for image in images) + 1 for axis in ("site", "z", "t"))
@@ -239,15 +244,7 @@ def _protocol_of(
         "held_out": share if held_out is None else held_out,
         "sites": {"rows": side, "columns": side} if side**2 == count else {"rows": 1, "columns": count},
         "channel": channel,
-        "light_levels": [
-            {
-                "name": name,
-                "exposure_ms": exposure,
-                "led_percent": led,
-                "role": "reference" if name == brightest else "reduced",
-            }
-            for name, (exposure, led) in light.items()
-        ],
+        "light_levels": [levels[0].model_copy(update={"role": "reference"}), *levels[1:]],
         "focus": {"strategy": "fixed"},
     }
     if planes > 1:
@@ -265,14 +262,21 @@ _UNKNOWN = "Light on the sample beyond exposure x LED power, and stage positions
 
 
 def _profile_of(
-    images: Sequence[ForeignImage], protocol: ImagingProtocol, pixel_size_um: float | None, say: Callable[[str], None]
+    images: Sequence[ForeignImage],
+    protocol: ImagingProtocol,
+    pixel_size_um: float | None,
+    transmitted: Collection[str],
+    say: Callable[[str], None],
 ) -> MicroscopeProfile:
     """Return what must be assumed of a microscope that nobody has described, and say it."""
+    if unknown := [channel for channel in transmitted if channel not in protocol.channels]:
+        told = f"= {', '.join(unknown)}: no level is of this channel; there are {', '.join(protocol.channels)}"
+        raise ProblemsError([Problem(told, key="--transmitted")])
     if pixel_size_um is None:
         told = "must be given, or --microscope: the size of a pixel on the sample, in micrometres"
         raise ProblemsError([Problem(told, key="--pixel-size-um")])
-    doses = {level.name: level.nominal_dose for level in protocol.light_levels}
-    darkest = min(images, key=lambda image: doses[image.level])
+    doses = {level.name: level.nominal_dose for level in protocol.levels_of(protocol.channel)}
+    darkest = min((image for image in images if image.level in doses), key=lambda image: doses[image.level])
     image = _read(darkest)
     offset = float(np.percentile(image, 1))
     say(
@@ -296,13 +300,15 @@ def _profile_of(
                 "saturation_counts": min(full, 65535),
             },
             "light_sources": {
-                protocol.channel: {
+                channel: {
                     "device": "unknown",
                     "property": "unknown",
                     "max": 100,
                     "step": 0.01,
                     "switch_off": [{"device": "unknown", "property": "unknown", "value": 0}],
+                    "transmitted": channel in transmitted,
                 }
+                for channel in protocol.channels
             },
             "gating": {"how": "camera_ttl"},
             "stage": {
@@ -390,7 +396,7 @@ def _write(
     recorder = Recorder(
         run,
         run.plate(protocol, profile),
-        reference=protocol.reference.name,
+        compared=[level.name for level in protocol.levels_of(protocol.channel)],
         camera=profile.camera.noise if camera_known and profile.verification.light_check else None,
         on_site=lambda _site: None,
     )
@@ -449,7 +455,6 @@ def _write_site(
     xy_um = _position(protocol, profile, site, there)
     recorder.open_visit(visit, xy_um)
     levels = {level.name: level for level in protocol.light_levels}
-    source = profile.light_source(protocol.channel)
     shape = profile.camera.height_px, profile.camera.width_px
     for number, place in enumerate(places):
         level, last = levels[place[-1]], number == len(places) - 1
@@ -471,6 +476,7 @@ def _write_site(
             reason = str(error.problems[0])
             recorder.not_taken(FrameRecord(**asked, time=now, state="skipped", reason=reason), last=last)
             continue
+        source = profile.light_source(protocol.channel_of(level))
         dose = round(level.exposure_ms * source.relative_power(level.led_percent), 6)
         taken = datetime.fromtimestamp(found.path.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
         record = FrameRecord(**asked, time=taken, state="written", signal_dose_ms=dose, sample_dose_ms=dose)

@@ -13,7 +13,7 @@ from scotopic.workflow.command import Command
 from scotopic.workflow.segmentation import LOOK_S, opened_run, segment_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -37,6 +37,7 @@ def train(
     minutes: float | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    input_levels: Sequence[str] = (),
     follow: bool = False,
     tensorboard: bool = False,
     again: bool = False,
@@ -51,6 +52,8 @@ def train(
         Budget, instead of the protocol's.
     seed : int, optional
         Seed of weights and crops, instead of the protocol's.
+    input_levels : sequence of str
+        Light levels to learn to look at, all of one channel, instead of the protocol's.
     follow : bool
         Begin while the run is still acquired, and take in the sites that come.
     tensorboard : bool
@@ -80,11 +83,18 @@ def train(
             settings = settings.model_copy(update={"minutes": minutes or settings.minutes, "steps": steps})
         if seed is not None:
             settings = settings.model_copy(update={"seed": seed})
+        if input_levels:
+            settings = settings.model_copy(update={"input_levels": tuple(input_levels)})
+            try:
+                run.read_protocol().inputs(input_levels)
+            except ValueError as error:
+                raise ProblemsError([Problem(str(error), key="--input-level")]) from error
         if follow:
             give_way()
-        with _Growth(run, say) if follow and run.is_locked() else nullcontext() as grow:
+        with _Growth(run, settings.input_levels, say) if follow and run.is_locked() else nullcontext() as grow:
             try:
-                pairs = _pairs_of(run, say) if grow is None else grow.first()
+                inputs = settings.input_levels
+                pairs = _pairs_of(run, inputs, say) if grow is None else grow.first()
             except ProblemsError as error:
                 run.write_status("train", state=NOTHING_TO_LEARN, message=error.problems[0].message)
                 raise
@@ -144,13 +154,13 @@ def _train(
     run.checkpoint_path.unlink(missing_ok=True)
 
 
-def _pairs_of(run: RunFolder, say: Callable[[str], None]) -> Pairs:
+def _pairs_of(run: RunFolder, inputs: Sequence[str], say: Callable[[str], None]) -> Pairs:
     """Make the masks that are missing, and return what there is to learn from."""
     from scotopic.learning.pairs import NothingToLearnError, find_pairs
 
     segment_run(run.path, say)
     try:
-        return find_pairs(run)
+        return find_pairs(run, inputs)
     except NothingToLearnError as error:
         raise ProblemsError([Problem(str(error), str(run.path))]) from error
 
@@ -161,8 +171,8 @@ class _Growth:
     A process beside makes them.
     """
 
-    def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
-        self._run, self._say = run, say
+    def __init__(self, run: RunFolder, inputs: Sequence[str], say: Callable[[str], None]) -> None:
+        self._run, self._inputs, self._say = run, inputs, say
         self._pairs: Pairs | None = None
         self._masks = self._begin()
 
@@ -206,13 +216,13 @@ class _Growth:
         acquired = not self._run.is_locked()  # asked first: what comes after this answer is for the next look
         if self._masks.has_ended:
             if acquired:
-                self._pairs = _pairs_of(self._run, self._say)
+                self._pairs = _pairs_of(self._run, self._inputs, self._say)
                 return False
             self._masks.__exit__()
             if time.monotonic() - self._begun_s > _BEGUN_AGAIN_S:
                 self._masks = self._begin()  # it was killed, or could not go on
         with suppress(NothingToLearnError):  # yet; a damaged file is told
-            self._pairs = find_pairs(self._run, growing=True)
+            self._pairs = find_pairs(self._run, self._inputs, growing=True)
         return True
 
 

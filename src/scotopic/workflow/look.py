@@ -133,10 +133,11 @@ def _seen(
     from scotopic.pictures import histogram_line
     from scotopic.protocol import rounded
 
-    camera, source = profile.camera, profile.light_source(protocol.channel)
+    camera = profile.camera
     for level in protocol.light_levels:
         if level.name not in exposures:
             continue
+        source = profile.light_source(protocol.channel_of(level))
         image, power = exposures[level.name].image, source.relative_power(level.led_percent)
         yield (
             f"{name} at {level.name}: {image.mean() - camera.offset_counts:.2f} counts above the offset on average, "
@@ -178,13 +179,15 @@ def _odd_doses(
 ) -> dict[str, float]:
     """Return the levels whose mean signal does not follow the dose, beyond noise and a fifth, and by what factor."""
     source, camera = profile.light_source(protocol.channel), profile.camera
-    dose = {level.name: level.exposure_ms * source.relative_power(level.led_percent) for level in protocol.light_levels}
+    own = protocol.levels_of(protocol.channel)
+    dose = {level.name: level.exposure_ms * source.relative_power(level.led_percent) for level in own}
     reference = protocol.reference.name
     if reference not in images:
         return {}
     full = images[reference].mean() - camera.offset_counts
     odd = {}
-    for name, image in images.items():
+    for name in dose.keys() & images.keys():
+        image = images[name]
         expected = full * dose[name] / dose[reference]
         signal = image.mean() - camera.offset_counts
         noise = camera.read_noise_e / camera.gain_e_per_count / image.size**0.5

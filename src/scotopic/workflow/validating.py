@@ -37,7 +37,7 @@ def validate(run_path: Path, say: Callable[[str], None] = print, *, model: Path 
     path = model or run.latest_model()
     protocol, profile = run.read_protocol(), run.read_profile()
     if path is not None:
-        fits(path, profile.camera.pixel_size_um, protocol.channel)
+        fits(path, profile.camera.pixel_size_um, *protocol.channels)
     setup = None
     if profile.simulator is not None:
         from scotopic.protocol.simulator_setup import SimulatorSetup
@@ -59,8 +59,7 @@ def validate(run_path: Path, say: Callable[[str], None] = print, *, model: Path 
 def fits(
     model_path: Path,
     pixel_size_um: float,
-    channel: str | None,
-    *,
+    *channels: str,
     rescale: bool = False,
     camera: CameraNoise | None = None,
 ) -> None:
@@ -74,5 +73,5 @@ def fits(
     from scotopic.learning.model import Model
     from scotopic.protocol import Problem, ProblemsError
 
-    if why := Model.load(model_path).card.misfit(pixel_size_um, channel, rescale=rescale, camera=camera):
+    if why := Model.load(model_path).card.misfit(pixel_size_um, *channels, rescale=rescale, camera=camera):
         raise ProblemsError([Problem(why, str(model_path))])
