@@ -149,7 +149,7 @@ def _cell(figure: Figure | None, form: str) -> str:
 
 def _table(report: Report) -> list[str]:
     """Return the white paper's table: the network at each light level."""
-    rows = network_rows(report)
+    rows = [row for row in network_rows(report) if is_stained(report, row)]
     if not rows:
         return []
     head = ("light", "nuclei", "count against full light, %", "G1, %", "G2, %", "G2 against full light, points",
@@ -312,8 +312,8 @@ def _contours(run: RunFolder, report: Report) -> list[str]:
                 f'style="border-color:{colour}">{escape(level.name)}: {len(np.unique(labels)) - 1} nuclei</label>'
             )
         grey = iio.imwrite("<bytes>", stretched(image, 0.5, 99.8)[piece], extension=".png")
-        base = _image(grey, f"{site.name} at {darkest.name} of the light")
-        caption = f"{site.name} at {darkest.name} of the light; contours found at each level, in its colour. Switch them on and off."
+        base = _image(grey, f"{site.name} at {darkest.name}")
+        caption = f"{site.name} at {darkest.name}; contours found at each level, in its colour. Switch them on and off."
         parts.append(
             f'<figure class="switched">{"".join(switches)}<div class="stack">{base}{"".join(over)}</div>'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
