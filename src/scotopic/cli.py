@@ -17,7 +17,7 @@ import typer
 from scotopic import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from scotopic.microscope import CheckReport
 
@@ -33,6 +33,10 @@ app.add_typer(_protocol_app, name="protocol")
 app.add_typer(_profile_app, name="profile")
 _model_app = typer.Typer(no_args_is_help=True, help="Model files: what they say, and their export.")
 app.add_typer(_model_app, name="model")
+_calibrate_app = typer.Typer(
+    no_args_is_help=True, help="Measure the microscope, and write what was found into its profile."
+)
+app.add_typer(_calibrate_app, name="calibrate")
 
 ProtocolFile = Annotated[Path, typer.Argument(metavar="PROTOCOL", help="Protocol file (YAML).")]
 ProfileFile = Annotated[Path, typer.Option("--microscope", "-m", help="Microscope profile (YAML).")]
@@ -140,6 +144,44 @@ def profile_new(
 
     with _told_in_one_line():
         workflow.new_profile(config, typer.echo, out=out, name=name)
+
+
+Channel = Annotated[str | None, typer.Option(help="Channel; the profile's first one without it.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not wait for what the user is to do: it is done.")]
+
+
+def _ask(yes: bool) -> Callable[[str], None]:
+    """Return what tells the user to do something, and waits until it is done."""
+
+    def ask(told: str) -> None:
+        typer.echo(told)
+        if not yes and not typer.confirm("Done, and go on?", default=True):
+            raise typer.Abort
+
+    return ask
+
+
+@_calibrate_app.command("camera")
+def calibrate_camera(
+    microscope: ProfileFile,
+    channel: Channel = None,
+    led_percent: Annotated[float, typer.Option(min=0.01, max=100, help="Power of the light.")] = 100,
+    yes: Yes = False,
+) -> None:
+    """Measure offset, gain, read noise, dark current, linearity, saturation and hot pixels, on an even fluorescent slide."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.calibrate_camera(microscope, typer.echo, _ask(yes), channel=channel, led_percent=led_percent)
+
+
+@_calibrate_app.command("light")
+def calibrate_light(microscope: ProfileFile, channel: Channel = None, yes: Yes = False) -> None:
+    """Measure the light against power and exposure, on an even fluorescent slide: doses are the measured ones from then on."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.calibrate_light(microscope, typer.echo, _ask(yes), channel=channel)
 
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file (.safetensors).")]

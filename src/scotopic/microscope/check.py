@@ -344,7 +344,12 @@ def _check_light(subject: Subject) -> None:
         source, full = profile.light_source(protocol.channel_of(level)), protocol.full_light(level)
         setting, full_power = source.setting(level.led_percent), source.relative_power(full.led_percent)
         power = source.relative_power(level.led_percent)
-        signal, sample = level.exposure_ms * power, (level.exposure_ms + overhead) * power
+        channel = protocol.channel_of(level)
+        signal, sample = (
+            profile.signal_ms(channel, level.exposure_ms, level.led_percent),
+            (level.exposure_ms + overhead) * power,
+        )
+        full_signal = profile.signal_ms(channel, full.exposure_ms, full.led_percent)
         site_signal, site_sample = site_signal + signal, site_sample + sample
         planned_ms += protocol.times_taken(level) * sample
         report.levels.append(
@@ -352,11 +357,20 @@ def _check_light(subject: Subject) -> None:
                 level.name,
                 f"{level.exposure_ms:g} ms",
                 f"{source.property} {setting.text}",
-                f"{signal / (full.exposure_ms * full_power):.4%}",
+                f"{signal / full_signal:.4%}",
                 f"{sample / ((full.exposure_ms + overhead) * full_power):.4%}",
             )
         )
         key = f"light_levels {level.name}"
+        nominal = protocol.relative_dose(level)
+        off = 100 * (signal / full_signal / nominal - 1)
+        if abs(off) > profile.verification.dose_tolerance_percent:
+            subject.warn(
+                subject.protocol_path,
+                key,
+                f"gives {signal / full_signal:.3%} of full light as measured, {off:+.0f} % of its nominal {nominal:.3%}; "
+                + _for_the_dose(level, profile, channel, nominal * full_signal),
+            )
         if not setting.exact:
             subject.blame_protocol(key, _instead(level, source, profile.camera.min_exposure_ms))
         if level.exposure_ms < profile.camera.min_exposure_ms:
@@ -382,10 +396,25 @@ def _check_light(subject: Subject) -> None:
             f"{planned_s:,.0f} s at full power on the plate{', if no rule asks for more or less' if protocol.live else ''}",
         ),
     ]
+    report.facts += [(f"calibration, {what}", told) for what, told in profile.calibration_facts(protocol.channels)]
     if protocol.light_budget_s is not None and planned_s > protocol.light_budget_s:
         subject.blame_protocol(
             "light_budget_s", f"= {protocol.light_budget_s:g}: {rounded(planned_s)} s at full power are planned"
         )
+
+
+def _for_the_dose(level: LightLevel, profile: MicroscopeProfile, channel: str, wanted_ms: float) -> str:
+    """Say which setting gives a dose by the measured light: at the exposure of the level another power, else another exposure."""
+    source = profile.light_source(channel)
+    step = source.step / source.max * 100
+    seen_ms = max(level.exposure_ms - profile.gating.lag_ms, 0.0)
+    powers = np.arange(max(source.min / source.max * 100, step), 100 + step / 2, step)
+    doses = np.array([source.relative_power(float(power)) for power in powers]) * seen_ms
+    best = int(np.abs(doses - wanted_ms).argmin())
+    if abs(doses[best] / wanted_ms - 1) <= profile.verification.dose_tolerance_percent / 100:
+        return f"{level.exposure_ms:g} ms at {powers[best]:.4g} % would give it"
+    exposure = wanted_ms / source.relative_power(float(powers[best])) + profile.gating.lag_ms
+    return f"{exposure:.4g} ms at {powers[best]:.4g} % would give it"
 
 
 def _instead(level: LightLevel, source: LightSource, min_exposure_ms: float) -> str:

@@ -338,6 +338,7 @@ class AcquisitionEngine(MDAEngine):
         # Nothing that a device says from here on may lose the frame.
         led_read, exposure_read = self._read_back
         power = self._source(event).relative_power(led_read)
+        channel = self._protocol.channel_of(self._level(event))
         record = FrameRecord(
             **self._asked(visit, event),
             state="written",
@@ -347,7 +348,7 @@ class AcquisitionEngine(MDAEngine):
             led_read_percent=round(led_read, 4),
             xy_read_um=(round(self._position[0], 2), round(self._position[1], 2)),
             z_read_um=round(self._position[2], 3),
-            signal_dose_ms=round(exposure_read * power, 6),
+            signal_dose_ms=round(self._profile.signal_ms(channel, exposure_read, led_read), 6),
             sample_dose_ms=round((self._lit_before_ms + lit_ms + self._lit_after_ms) * power, 6),
         )
         image = exposure.image.astype(np.uint16, copy=False)

@@ -5,16 +5,25 @@ from scotopic.photons.blocks import block_sums
 from scotopic.photons.camera import CameraNoise
 from scotopic.photons.dose import DoseRatio, Verdict, dose_ratio, pooled
 from scotopic.photons.focus import focus_score
+from scotopic.photons.light_response import LightFigures, Shot, light_figures
+from scotopic.photons.photon_transfer import CameraFigures, CannotTellError, Pair, camera_figures
 from scotopic.photons.shift import image_shift
 
 __all__ = [
+    "CameraFigures",
     "CameraNoise",
+    "CannotTellError",
     "DoseRatio",
     "FrozenModel",
+    "LightFigures",
+    "Pair",
+    "Shot",
     "Verdict",
     "block_sums",
+    "camera_figures",
     "dose_ratio",
     "focus_score",
     "image_shift",
+    "light_figures",
     "pooled",
 ]

@@ -1,5 +1,6 @@
 """What to image and with what: protocols and microscope profiles, as pure models."""
 
+from scotopic.protocol.calibrations import Calibration, Calibrations, age
 from scotopic.protocol.files import Problem, ProblemsError, read_model
 from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus
 from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
@@ -11,6 +12,7 @@ from scotopic.protocol.plate import Plate, expand_wells, spread_wells
 from scotopic.protocol.profile import (
     LIGHT_LEVEL_GROUP,
     Camera,
+    DosePoint,
     LightGating,
     LightSource,
     MicroscopeProfile,
@@ -22,6 +24,7 @@ from scotopic.protocol.simulation import (
     Fault,
     ImageSpecimenSettings,
     SimulatorSettings,
+    SlideSettings,
     SyntheticSpecimenSettings,
 )
 from scotopic.protocol.sites import RandomSites, SiteGrid
@@ -30,7 +33,10 @@ from scotopic.protocol.validation import Tolerances, ValidationSettings
 
 __all__ = [
     "LIGHT_LEVEL_GROUP",
+    "Calibration",
+    "Calibrations",
     "Camera",
+    "DosePoint",
     "Fault",
     "FixedFocus",
     "HardwareFocus",
@@ -55,6 +61,7 @@ __all__ = [
     "SimulatorSettings",
     "Site",
     "SiteGrid",
+    "SlideSettings",
     "Stage",
     "SyntheticSpecimenSettings",
     "TimeLapse",
@@ -62,6 +69,7 @@ __all__ = [
     "TrainingSettings",
     "ValidationSettings",
     "ZStack",
+    "age",
     "did_you_mean",
     "expand_wells",
     "fit_placement",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -9,11 +10,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from scotopic.photons import CameraNoise, FrozenModel
+from scotopic.protocol.calibrations import Calibrations, age
 from scotopic.protocol.focus import fit_plane
 from scotopic.protocol.names import did_you_mean
 from scotopic.protocol.simulation import SimulatorSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from scotopic.protocol.plate import Plate
 
 LIGHT_LEVEL_GROUP = "LightLevel"
@@ -142,6 +146,8 @@ class LightGating(FrozenModel):
     """Label of the shutter device (core_shutter)."""
     overhead_ms: float = Field(default=0, ge=0, le=10_000)
     """Time the sample is lit beyond the exposure time, at each exposure: 15 to 55 ms behind many shutters."""
+    lag_ms: float = Field(default=0, ge=0, le=1000)
+    """Time at the beginning of each exposure in which there is no light yet, for the image has so much less of it (`calibrate light`)."""
 
     @model_validator(mode="after")
     def _shutter_is_named(self) -> Self:
@@ -222,6 +228,8 @@ class Verification(FrozenModel):
 
     exposure_tolerance_percent: float = Field(default=1, ge=0, le=50)
     """Largest difference between exposure asked for and read back."""
+    dose_tolerance_percent: float = Field(default=10, gt=0, le=100)
+    """Largest difference between the measured dose of a light level and its nominal one (exposure x LED power) without a warning."""
     retries: int = Field(default=2, ge=0, le=20)
     """How often it is asked again before the frame is skipped."""
     retry_delay_ms: float = Field(default=200, ge=0, le=60_000)
@@ -278,6 +286,8 @@ class MicroscopeProfile(FrozenModel):
     """Measured focus of three wells or more: well -> Z in micrometres."""
     verification: Verification = Verification()
     """Retries and limits."""
+    calibrations: Calibrations = Calibrations()
+    """When what was measured; `scotopic calibrate` writes it."""
     simulator: SimulatorSettings | None = None
     """Present when the microscope is made of software."""
 
@@ -311,6 +321,28 @@ class MicroscopeProfile(FrozenModel):
             hint = did_you_mean(channel, self.light_sources) or f"known: {', '.join(self.light_sources)}"
             raise ValueError(f"the profile has no light source for channel {channel!r}; {hint}")
         return self.light_sources[channel]
+
+    def calibration_facts(self, channels: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield what of a microscope was measured, and when; and what is taken for true where it was not."""
+        known, now = self.calibrations, datetime.now().astimezone()
+        camera = "not measured: offset, gain and read noise are those that the profile states"
+        yield "camera", f"measured {age(known.camera, now)}" if known.camera else camera
+        for channel in channels:
+            light, source = known.light.get(channel), self.light_source(channel)
+            stated = (
+                "by a dose curve without a date" if source.dose_curve else "not measured: light in proportion to power"
+            )
+            yield f"light of {channel}", f"measured {age(light, now)}" if light else stated
+        placed = (
+            f"by {', '.join(self.plate_calibration)}"
+            if self.plate_calibration
+            else "none: a plate lies at the stage's origin"
+        )
+        yield "place of the plate", placed
+
+    def signal_ms(self, channel: str, exposure_ms: float, led_percent: float) -> float:
+        """Return the light that an image gets, in milliseconds at full power: measured where that was done, else nominal."""
+        return max(exposure_ms - self.gating.lag_ms, 0.0) * self.light_source(channel).relative_power(led_percent)
 
     def placement(self, plate: Plate) -> PlatePlacement:
         """Return where a plate lies on the stage, by the calibration.

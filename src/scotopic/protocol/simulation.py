@@ -122,7 +122,16 @@ class ImageSpecimenSettings(FrozenModel):
     """Use only the first so many images, by name."""
 
 
-SpecimenSettings = Annotated[SyntheticSpecimenSettings | ImageSpecimenSettings, Discriminator("kind")]
+class SlideSettings(FrozenModel):
+    """A fluorescent slide, even everywhere: what cameras, lights and illumination are measured with."""
+
+    kind: Literal["slide"]
+    """An even slide."""
+    brightness: float = Field(default=1, gt=0, le=100)
+    """Its fluorescence; 1 is that of a bright nucleus."""
+
+
+SpecimenSettings = Annotated[SyntheticSpecimenSettings | ImageSpecimenSettings | SlideSettings, Discriminator("kind")]
 
 
 class SimulatorSettings(FrozenModel):
@@ -167,6 +176,12 @@ class SimulatorSettings(FrozenModel):
     """Step size of the LED."""
     led_delay_ms: float = Field(default=0.5, ge=0, le=1000)
     """Time from the opening of the shutter, or a new LED power, until the light is there."""
+    led_dead_percent: float = Field(default=0, ge=0, lt=50)
+    """LED power up to which there is no light at all."""
+    led_curvature: float = Field(default=0, ge=-0.45, le=0.45)
+    """How far the LED is from linear: of the light at half of its working range, this share is missing (negative: is more)."""
+    shutter_lag_ms: float = Field(default=0, ge=0, le=1000)
+    """Time that the shutter takes to let light through after it has said that it is open: exposures are so much shorter."""
     stage_um_per_s: float = Field(default=20_000, gt=0)
     """Speed of the XY stage."""
     autofocus_error_um: float = Field(default=0.2, ge=0, le=50)

@@ -449,6 +449,7 @@ def _made(report: Report) -> str:
             for channel, dose in report.sample_dose_by_channel.items()
             if len(report.sample_dose_by_channel) > 1
         },
+        **{f"calibration, {what}": told for what, told in report.calibrations.items()},
         "specimen": report.specimen or "on a microscope",
         "versions": ", ".join(f"{name} {number}" for name, number in report.versions.items()),
     }

@@ -214,6 +214,8 @@ class Report(FrozenModel):
     """Light of the whole run, milliseconds at full power: `signal`, `sample`."""
     sample_dose_by_channel: dict[str, float] = Field(default_factory=dict)
     """Light on the sample, milliseconds at the full power of each channel's source, by the ledger's lines."""
+    calibrations: dict[str, str] = Field(default_factory=dict)
+    """What of the microscope was measured, and when; what was assumed where it was not."""
     versions: dict[str, str]
     """Versions of what it was made with."""
     specimen: str | None

@@ -90,6 +90,7 @@ def validate(
             channel: round(sum(r.sample_dose_ms for r in ledger if r.level in names), 3)
             for channel, names in levels_by_channel.items()
         },
+        calibrations=dict(sites.profile.calibration_facts(sites.protocol.channels)),
         versions={"scotopic": __version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
         specimen=specimen,
         model_card=network.card if network else None,

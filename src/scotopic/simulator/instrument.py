@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotopic.protocol import ImageSpecimenSettings
+from scotopic.protocol import ImageSpecimenSettings, SlideSettings
 from scotopic.simulator import optics
 from scotopic.simulator.bleaching import BleachingMap
 from scotopic.simulator.cameras import make_sensor
@@ -16,6 +16,7 @@ from scotopic.simulator.clock import Clock
 from scotopic.simulator.faults import Faults, fill_disk
 from scotopic.simulator.light import LightRecord
 from scotopic.simulator.replay import ImageSpecimen
+from scotopic.simulator.slide import Slide
 from scotopic.simulator.specimen import Field, Scene, Specimen
 from scotopic.simulator.synthetic import SyntheticSpecimen
 
@@ -33,6 +34,8 @@ MAX_HANG_S = 60.0
 def make_specimen(setup: SimulatorSetup) -> Specimen:
     """Return what lies on the stage. Needs no hardware: truth can be had without a microscope."""
     settings = setup.settings.specimen
+    if isinstance(settings, SlideSettings):
+        return Slide(settings)
     if isinstance(settings, ImageSpecimenSettings):
         return ImageSpecimen(settings, setup.sites, (setup.height_px, setup.width_px), setup.pixel_size_um)
     return SyntheticSpecimen(settings, setup.plate)
@@ -143,13 +146,20 @@ class Instrument:
         now = self._clock.now()
         self._count_light(now)
         self._light_ready = now
-        for light, percent in ((self._light, self._led_percent), (self._lamp_light, self._lamp_percent)):
-            power = percent / 100 if self._shutter_open else 0.0
+        lag_s = self.setup.settings.shutter_lag_ms / 1000
+        for light, full in ((self._light, self._led_light()), (self._lamp_light, self._lamp_percent / 100)):
+            power = full if self._shutter_open else 0.0
             ready = now + (self.setup.settings.led_delay_ms / 1000 if power else 0.0)
             if power and light.power_at(now) > power:
                 light.set_power(now, power)  # less light comes at once: the delay is that of rising light
-            light.set_power(ready, power)
+            light.set_power(ready + (lag_s if power else 0.0), power)
             self._light_ready = max(self._light_ready, ready)
+
+    def _led_light(self) -> float:
+        """Return the light that the LED really gives at its present power, relative to that at full power."""
+        settings = self.setup.settings
+        share = max(self._led_percent - settings.led_dead_percent, 0) / (100 - settings.led_dead_percent)
+        return share * (1 - 2 * settings.led_curvature * (1 - share))
 
     def light_is_pending(self) -> bool:
         """Return whether LED and shutter are still on their way to the light asked for."""

@@ -139,10 +139,11 @@ def _seen(
             continue
         source = profile.light_source(protocol.channel_of(level))
         image, power = exposures[level.name].image, source.relative_power(level.led_percent)
+        signal_ms = profile.signal_ms(protocol.channel_of(level), level.exposure_ms, level.led_percent)
         yield (
             f"{name} at {level.name}: {image.mean() - camera.offset_counts:.2f} counts above the offset on average, "
             f"{_focus(image, profile, protocol, is_bright=level.role == 'reference')}; "
-            f"signal dose {rounded(level.exposure_ms * power)} ms, sample dose {rounded(exposures[level.name].lit_ms * power)} ms"
+            f"signal dose {rounded(signal_ms)} ms, sample dose {rounded(exposures[level.name].lit_ms * power)} ms"
         )
         yield f"  {histogram_line(image, camera.saturation_counts)}"
         saturated = (image >= camera.saturation_counts).mean()
@@ -178,9 +179,9 @@ def _odd_doses(
     protocol: ImagingProtocol, profile: MicroscopeProfile, images: dict[str, NDArray[np.uint16]]
 ) -> dict[str, float]:
     """Return the levels whose mean signal does not follow the dose, beyond noise and a fifth, and by what factor."""
-    source, camera = profile.light_source(protocol.channel), profile.camera
+    camera = profile.camera
     own = protocol.levels_of(protocol.channel)
-    dose = {level.name: level.exposure_ms * source.relative_power(level.led_percent) for level in own}
+    dose = {level.name: profile.signal_ms(protocol.channel, level.exposure_ms, level.led_percent) for level in own}
     reference = protocol.reference.name
     if reference not in images:
         return {}

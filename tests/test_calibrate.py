@@ -1,0 +1,194 @@
+"""Commissioning: what is measured of a microscope is what the simulator was told to be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from conftest import ROOT
+from scotopic.cli import app
+from scotopic.microscope import check_files
+from scotopic.photons import CannotTellError, Pair, Shot, camera_figures, light_figures
+from scotopic.protocol import ImagingProtocol, MicroscopeProfile, read_model
+from scotopic.simulator.cameras import NOISE
+from scotopic.workflow.profile_file import edit_profile
+
+
+@pytest.fixture
+def profile(tmp_path):
+    """A simulated microscope that is not what its profile says, as real ones are not."""
+    path = tmp_path / "odd.yaml"
+    text = (ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8")
+    odd = "  led_dead_percent: 1.5\n  led_curvature: 0.2\n  shutter_lag_ms: 1.2\n"
+    path.write_text(text.replace("camera: ccd ", "camera: scmos ") + odd, encoding="utf-8")
+    shutil.copy(ROOT / "hardware_configs" / "simulated.cfg", tmp_path)
+    return path
+
+
+def calibrate(*words):
+    result = CliRunner().invoke(app, ["calibrate", *map(str, words), "--yes"])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def true_light(percent):
+    share = np.maximum(percent - 1.5, 0) / 98.5
+    return share * (1 - 0.4 * (1 - share))
+
+
+def test_the_camera_is_found(profile):
+    told = calibrate("camera", "--microscope", profile, "--led-percent", 50)
+    found, true = read_model(profile, MicroscopeProfile).camera, NOISE["scmos"]
+    assert found.gain_e_per_count == pytest.approx(true.gain_e_per_count, rel=0.03)
+    assert found.read_noise_e == pytest.approx(true.read_noise_e, rel=0.03)
+    assert found.offset_counts == pytest.approx(true.offset_counts, abs=0.2)
+    assert found.saturation_counts == 65535
+    assert "camera.gain_e_per_count: 0.8 before, 0.46" in told
+    assert "hot_pixels             26" in told
+    record = next(profile.parent.glob("odd.calibration/camera_*"))
+    assert {path.name for path in record.iterdir()} == {"plot.png", "record.json"}
+    values = json.loads((record / "record.json").read_text(encoding="utf-8"))
+    assert values["before"]["camera.gain_e_per_count"] == 0.8
+    assert values["values"]["nonlinearity_percent"] < 1
+
+
+def test_the_light_is_found_and_doses_are_the_measured_ones(profile):
+    calibrate("light", "--microscope", profile)
+    found = read_model(profile, MicroscopeProfile)
+    source = found.light_source("DAPI")
+    for percent in (2, 2.5, 3.5, 6, 10, 12.5, 37, 75, 100):
+        assert source.relative_power(percent) == pytest.approx(float(true_light(percent)), rel=0.02), percent
+    assert source.min == 2
+    assert found.gating.lag_ms == pytest.approx(1.2, abs=0.05)
+    assert found.signal_ms("DAPI", 4, 10) == pytest.approx(2.8 * float(true_light(10)), rel=0.03)
+    protocol = ImagingProtocol.white_paper("DAPI", "A1")
+    report = check_files(protocol, ROOT / "protocols" / "low_light_96.yaml", found, profile, profile.parent)
+    warned = [str(warning) for warning in report.warnings if "of its nominal" in str(warning)]
+    assert len(warned) == 3
+    assert any("light_levels 0.2%: gives 0.077% of full light as measured, -61 %" in each for each in warned)
+    proposal = next(each for each in warned if "0.2%" in each).split("; ")[-1].split()
+    dose = found.signal_ms("DAPI", float(proposal[0]), float(proposal[3])) / found.signal_ms("DAPI", 200, 100)
+    assert dose == pytest.approx(0.002, rel=0.1)
+    facts = dict(report.facts)
+    assert facts["calibration, light of DAPI"].startswith("measured 20")
+    assert facts["calibration, camera"].startswith("not measured")
+
+
+def test_what_was_measured_passes_the_check_of_the_images(profile, tmp_path):
+    protocol = yaml.safe_load((ROOT / "protocols" / "quickstart.yaml").read_text(encoding="utf-8"))
+    protocol |= {"wells": "B2:B3", "held_out": 1, "sites": {"rows": 1, "columns": 2}}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(protocol), encoding="utf-8")
+
+    def verdicts(out):
+        result = CliRunner().invoke(app, ["acquire", str(path), "--microscope", str(profile), "--out", str(out)])
+        lines = [json.loads(line) for line in (out / "light.jsonl").read_text(encoding="utf-8").splitlines()]
+        return result, {line["level"]: line["verdict"] for line in lines}
+
+    _, nominal = verdicts(tmp_path / "nominal")
+    assert "wrong" in nominal.values(), "a light that is not what the profile says is caught"
+    calibrate("camera", "--microscope", profile, "--led-percent", 50)
+    calibrate("light", "--microscope", profile)
+    result, measured = verdicts(tmp_path / "measured")
+    assert result.exit_code == 0, result.output
+    assert "wrong" not in measured.values()
+
+
+def test_a_profile_keeps_what_its_user_wrote(profile):
+    before = profile.read_text(encoding="utf-8")
+    calibrate("camera", "--microscope", profile, "--led-percent", 50)
+    calibrate("camera", "--microscope", profile, "--led-percent", 50)
+    after = profile.read_text(encoding="utf-8")
+    for line in before.splitlines():
+        if line.lstrip().startswith("#"):
+            assert line in after.splitlines(), line
+    changed = [line for line in after.splitlines() if line not in before.splitlines() and line.startswith("  ")]
+    assert changed[0].startswith("  offset_counts: 100")
+    assert "# measured 20" in changed[0]
+    assert changed[0].count("measured") == 1, "the second measurement takes the place of the first"
+    assert "\n\nlight_sources:" in after
+    assert read_model(profile, MicroscopeProfile).calibrations.camera.before["camera.gain_e_per_count"] < 0.5
+
+
+def test_a_value_that_is_no_profile_leaves_it_as_it_was(profile):
+    before = profile.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="gain_e_per_count"):
+        edit_profile(profile, {("camera", "gain_e_per_count"): -1.0}, "camera", None, "2026-01-01T00:00:00+00:00", {}, {}, profile.parent / "x")  # fmt: skip
+    assert profile.read_text(encoding="utf-8") == before
+    assert not list(profile.parent.glob(".*partial"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "told"),
+    [
+        ("  peak_e: 0.01\n", ("camera",), "hardly any light at 1000 ms and 100 % power"),
+        ("  peak_e: 100000000\n", ("camera",), "saturated at 4 ms and 100 % power: less power"),
+        ("  peak_e: 0.01\n", ("light",), "hardly any light at 1000 ms and 100 % power"),
+        ("", ("light", "--channel", "GFP"), "no light source for channel 'GFP'"),
+        ("  bleaching_per_full_exposure: 0.2\n", ("light",), "a slide that bleaches less"),
+    ],
+)
+def test_a_wrong_step_is_told_and_changes_nothing(profile, change, words, told):
+    with profile.open("a", encoding="utf-8") as file:
+        file.write(change)
+    before = profile.read_text(encoding="utf-8")
+    result = CliRunner().invoke(app, ["calibrate", *words, "--microscope", str(profile), "--yes"])
+    assert result.exit_code == 2, result.output
+    assert told in result.output.replace("\n", " ")
+    assert profile.read_text(encoding="utf-8") == before
+    assert not list(profile.parent.glob("*.calibration"))
+
+
+def test_who_says_no_is_not_measured(profile):
+    result = CliRunner().invoke(app, ["calibrate", "camera", "--microscope", str(profile)], input="n\n")
+    assert result.exit_code == 1
+    assert "Put an even fluorescent slide" in result.output
+    assert "light given" not in result.output
+
+
+@pytest.mark.e2e
+def test_the_demo_camera_says_what_it_cannot_tell(tmp_path):
+    for name in ("demo.yaml", "demo.cfg"):
+        shutil.copy(ROOT / "hardware_configs" / name, tmp_path)
+    before = (tmp_path / "demo.yaml").read_text(encoding="utf-8")
+    for what in ("camera", "light"):
+        result = CliRunner().invoke(app, ["calibrate", what, "--microscope", str(tmp_path / "demo.yaml"), "--yes"])
+        assert result.exit_code == 2, result.output
+        assert "the profile is as it was" in result.output.replace("\n", " ")
+    assert (tmp_path / "demo.yaml").read_text(encoding="utf-8") == before
+
+
+def test_images_that_move_between_the_two_of_a_pair_determine_nothing():
+    rng, camera = np.random.default_rng(0), NOISE["ccd"]
+    scene = np.zeros((256, 256), np.float32)
+    scene[::16] = 1
+    scene += np.roll(scene, 1, 0)
+
+    def pair(light, shift=0):
+        return Pair(
+            float(light),
+            camera.expose(100 * scene * light + light, rng),
+            camera.expose(100 * np.roll(scene, shift, 0) * light + light, rng),
+        )
+
+    darks = [pair(0), Pair(100.0, *(camera.expose(np.zeros((256, 256), np.float32), rng) for _ in range(2)))]
+    lights = (1, 4, 16, 64, 256)
+    assert camera_figures(darks, [pair(light) for light in lights]).gain_e_per_count == pytest.approx(0.8, rel=0.03)
+    with pytest.raises(CannotTellError, match="more than photon noise"):
+        camera_figures(darks, [pair(light, shift=1) for light in lights])
+
+
+def test_a_fading_light_is_not_taken_for_a_bent_one():
+    order = [100, 50, 10, 100, 10, 50, 100, 50, 10, 100]
+    fading = np.exp(-0.01 * np.arange(len(order)))
+    shots = [Shot(float(p), 10.0, 1000 * p / 100 * f) for p, f in zip(order, fading, strict=True)]
+    times = [Shot(50.0, t, 50 * (t - 0.5)) for t in (1.0, 2.0, 5.0, 20.0, 100.0)]
+    found = light_figures(shots, times)
+    assert [round(value, 3) for _, value, _ in found.response] == [0.1, 0.5, 1.0]
+    assert found.drift_percent == pytest.approx(-8.6, abs=0.1)
+    assert found.lag_ms == pytest.approx(0.5, abs=0.01)
