@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -13,10 +14,14 @@ from typer.testing import CliRunner
 from conftest import ROOT
 from scotopic.cli import app
 from scotopic.microscope import check_files
+from scotopic.nuclei import Illumination
 from scotopic.photons import CannotTellError, Pair, Shot, camera_figures, light_figures
-from scotopic.protocol import ImagingProtocol, MicroscopeProfile, read_model
+from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Plate, fit_placement, read_model
+from scotopic.reference import write_tables
 from scotopic.simulator.cameras import NOISE
-from scotopic.workflow.profile_file import edit_profile
+from scotopic.simulator.optics import illumination
+from scotopic.store import RunFolder
+from scotopic.workflow.profile_file import Measured, edit_profile
 
 
 @pytest.fixture
@@ -118,7 +123,12 @@ def test_a_profile_keeps_what_its_user_wrote(profile):
 def test_a_value_that_is_no_profile_leaves_it_as_it_was(profile):
     before = profile.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="gain_e_per_count"):
-        edit_profile(profile, {("camera", "gain_e_per_count"): -1.0}, "camera", None, "2026-01-01T00:00:00+00:00", {}, {}, profile.parent / "x")  # fmt: skip
+        edit_profile(
+            profile,
+            Measured("camera", None, {("camera", "gain_e_per_count"): -1.0}, {}, {}),
+            "2026-01-01T00:00:00+00:00",
+            "x",
+        )
     assert profile.read_text(encoding="utf-8") == before
     assert not list(profile.parent.glob(".*partial"))
 
@@ -192,3 +202,149 @@ def test_a_fading_light_is_not_taken_for_a_bent_one():
     assert [round(value, 3) for _, value, _ in found.response] == [0.1, 0.5, 1.0]
     assert found.drift_percent == pytest.approx(-8.6, abs=0.1)
     assert found.lag_ms == pytest.approx(0.5, abs=0.01)
+
+
+TURNED = {"A1": (60_000.0, 5_000.0), "A12": (-38_970.0, 7_420.0), "H1": (61_540.0, 67_981.0)}
+"""A plate that is turned a little and mirrored, as on a stage whose x runs backwards."""
+
+
+@pytest.fixture
+def askew(tmp_path):
+    """A simulated microscope with a plate that lies askew, tilted, under uneven light; its profile does not know."""
+    data = yaml.safe_load((ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8"))
+    data["stage"] |= {"x_um": [-60_000, 80_000], "y_um": [-20_000, 80_000]}
+    data["simulator"] |= {
+        "placement": {well: list(at) for well, at in TURNED.items()},
+        "tilt_um_per_mm": [0.4, -0.7],
+        "illumination_falloff": 0.4,
+    }
+    path = tmp_path / "askew.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    shutil.copy(ROOT / "hardware_configs" / "simulated.cfg", tmp_path)
+    return path
+
+
+def wells_at(*names, off=3.0):
+    """Where wells really are, as a person finds them: some micrometres off."""
+    true = fit_placement(TURNED, Plate.model_validate("96-well"))
+    rng = np.random.default_rng(5)
+    words = []
+    for name in names:
+        x, y = true.to_stage(*Plate.model_validate("96-well").centre_um(name)) + rng.normal(0, off, 2)
+        words += ["--at", f"{name}={x:.2f},{y:.2f}"]
+    return words
+
+
+def test_the_plate_and_its_focus_are_found(askew):
+    told = calibrate("plate", "--microscope", askew, *wells_at("A1", "A12", "H1", "H12"), "--focus")
+    found, plate = read_model(askew, MicroscopeProfile), Plate.model_validate("96-well")
+    true, placement = fit_placement(TURNED, plate), found.placement(plate)
+    off = [
+        np.subtract(placement.to_stage(*plate.centre_um(w)), true.to_stage(*plate.centre_um(w))) for w in plate.wells
+    ]
+    assert np.hypot(*np.transpose(off)).max() < 10
+    assert "mirrored               1" in told
+    a, b, c = found.focus_plane_on(plate)
+    for well in plate.wells:
+        x, y = true.to_stage(*plate.centre_um(well))
+        px, py = plate.centre_um(well)
+        assert a * x + b * y + c == pytest.approx(1200 + 0.4 * px / 1000 - 0.7 * py / 1000, abs=1), well
+    assert found.calibrations.plate.spread["focus_um"] < 0.5
+    facts = dict(found.calibration_facts(["DAPI"]))
+    assert facts["place of the plate"].startswith("measured 20")
+
+
+def test_the_stage_goes_to_a_well_only_where_the_limits_let_it(askew):
+    data = yaml.safe_load(askew.read_text(encoding="utf-8"))
+    data["stage"]["x_um"] = [-30_000, 80_000]  # H12 would be at -37,430
+    askew.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    before = askew.read_text(encoding="utf-8")
+    words = ["--well", "A1", "--well", "A6", "--well", "H1", *wells_at("A1", "A6", "H1")]
+    result = CliRunner().invoke(app, ["calibrate", "plate", "--microscope", str(askew), *words, "--yes"])
+    assert result.exit_code == 2, result.output
+    assert "outside stage.x_um = [-30000, 80000]" in result.output.replace("\n", " ")
+    assert askew.read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--at", "A1=0,0", "--at", "A12=99000,0", "--at", "H1=0,63000", "--at", "H12=99000,60000"], "outside stage"),
+        (["--at", "A1=0"], "allowed: WELL=X,Y"),
+        (["--plate", "95-well"], "--plate: no plate of this name is known"),
+        (["--well", "Z9"], "Z9"),
+        ([], "allowed: 0.98 to 1.02|do not lie on one line"),
+    ],
+)
+def test_a_plate_that_does_not_fit_is_told(askew, words, told):
+    before = askew.read_text(encoding="utf-8")
+    result = CliRunner().invoke(app, ["calibrate", "plate", "--microscope", str(askew), *words, "--yes"])
+    assert result.exit_code == 2, result.output
+    assert any(each in result.output.replace("\n", " ") for each in told.split("|")), result.output
+    assert askew.read_text(encoding="utf-8") == before
+
+
+def test_a_well_that_was_mistaken_for_another_is_found_on_the_fourth(askew):
+    words = wells_at("A1", "A12", "H1", "H11")
+    words[-1] = words[-1].replace("H11", "H12")
+    result = CliRunner().invoke(app, ["calibrate", "plate", "--microscope", str(askew), *words, "--yes"])
+    assert result.exit_code == 2
+    assert "um from where A1, A12, H1 put it (allowed: 500)" in result.output.replace("\n", " ")
+
+
+def test_a_user_drives_types_and_takes_edges(askew, monkeypatch):
+    """Three points of the edge of each well, typed as on a computer far from the microscope."""
+    true, plate = fit_placement(TURNED, Plate.model_validate("96-well")), Plate.model_validate("96-well")
+    radius = 500 * plate.well_size_mm[0]
+    lines = []
+    for well in ("A1", "A12", "H1"):
+        x, y = true.to_stage(*plate.centre_um(well))
+        lines += [f"{x + radius * np.cos(angle):.1f} {y + radius * np.sin(angle):.1f}" for angle in (0.3, 2.4, 4.4)]
+    lines += ["", ""]  # it may go to H12, and is right there
+    result = CliRunner().invoke(
+        app, ["calibrate", "plate", "--microscope", str(askew), "--edges"], input="\n".join(lines) + "\n"
+    )
+    assert result.exit_code == 0, result.output
+    assert "Drive to a point of the edge of A1 (1 of 3)" in result.output
+    assert "in steps of 5 mm" in result.output
+    found = read_model(askew, MicroscopeProfile).plate_calibration
+    assert found["A12"] == pytest.approx(TURNED["A12"], abs=1)
+
+
+def test_the_illumination_is_found_on_a_slide_and_from_a_plate(askew, tmp_path):
+    def off(profile):
+        light = Illumination(np.array(profile.light_source("DAPI").illumination), (512, 512))
+        y, x = np.mgrid[0:512:4, 0:512:4]
+        return float(np.sqrt(np.mean((light.at(y, x) / illumination((512, 512), 0.4)[::4, ::4] - 1) ** 2)))
+
+    calibrate("illumination", "--microscope", askew)
+    assert off(read_model(askew, MicroscopeProfile)) < 0.01
+    calibrate("plate", "--microscope", askew, *wells_at("A1", "A12", "H1", "H12"), "--focus")
+    protocol = yaml.safe_load((ROOT / "protocols" / "quickstart.yaml").read_text(encoding="utf-8"))
+    protocol |= {"wells": "B2:B8", "held_out": 1, "sites": {"rows": 2, "columns": 2}}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(protocol), encoding="utf-8")
+    result = CliRunner().invoke(app, ["acquire", str(path), "--microscope", str(askew), "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    before = askew.read_text(encoding="utf-8")
+    words = ["--microscope", str(askew), "--run", str(tmp_path / "run"), "--yes"]
+    few = CliRunner().invoke(app, ["calibrate", "illumination", *words])
+    assert few.exit_code == 2, few.output
+    assert "tell the light to" in few.output
+    assert askew.read_text(encoding="utf-8") == before
+    few = CliRunner().invoke(app, ["calibrate", "illumination", *words, "--channel", "Brightfield"])
+    assert few.exit_code == 2
+    assert "has no nuclei stained in Brightfield" in few.output.replace("\n", " ")
+
+
+def test_a_measured_illumination_is_what_nuclei_are_divided_by(segmented_plate, tmp_path):
+    run = RunFolder(shutil.copytree(segmented_plate, tmp_path / "run"))
+    job = json.loads((run.path / "job.json").read_text(encoding="utf-8"))
+    slope = [0.0, 0.0, 0.3, 0.0, 0.0, 0.0]  # the logarithm of the light rises with x
+    job["profile"]["light_sources"]["DAPI"]["illumination"] = slope
+    (run.path / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    run = RunFolder(run.path)
+    assert write_tables(run) == ""
+    table = pd.read_parquet(run.path / "nuclei" / "reference.parquet")
+    expected = Illumination(np.array(slope), (512, 512)).at(table["y_px"], table["x_px"])
+    assert table["illumination"].to_numpy() == pytest.approx(expected)

@@ -184,6 +184,73 @@ def calibrate_light(microscope: ProfileFile, channel: Channel = None, yes: Yes =
         workflow.calibrate_light(microscope, typer.echo, _ask(yes), channel=channel)
 
 
+@_calibrate_app.command("plate")
+def calibrate_plate(
+    microscope: ProfileFile,
+    plate: Annotated[str, typer.Option(help="Plate format, for example 384-well.")] = "96-well",
+    well: Annotated[
+        list[str] | None, typer.Option(help="Well to find (three or more); three corners without it.")
+    ] = None,
+    verify: Annotated[str | None, typer.Option(help="Well to verify on; the last one without it.")] = None,
+    at: Annotated[
+        list[str] | None, typer.Option(help="Centre that is known already: WELL=X,Y in um on the stage.")
+    ] = None,
+    edges: Annotated[
+        bool, typer.Option("--edges", help="Three points of the edge of each well, instead of its centre.")
+    ] = False,
+    focus: Annotated[bool, typer.Option("--focus", help="Measure the focus in these wells too.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Find where a plate lies on the stage, from three wells and a fourth to verify, and the plane of its focus."""
+    from scotopic import workflow
+    from scotopic.protocol import Problem
+
+    known = {}
+    for text in at or ():
+        name, _, place = text.partition("=")
+        try:
+            x, y = map(float, place.split(","))
+        except ValueError:
+            _fail([Problem(f"= {text!r}: allowed: WELL=X,Y, for example A1=12000,8500", key="--at")])
+        known[name.strip().upper()] = (x, y)
+
+    def ask(told: str) -> str:
+        if yes:
+            typer.echo(told)
+            return ""
+        answer: str = typer.prompt(f"{told}. Enter when done", default="", show_default=False)
+        return answer
+
+    with _told_in_one_line():
+        workflow.calibrate_plate(
+            microscope,
+            typer.echo,
+            ask,
+            plate=plate,
+            wells=well or (),
+            verify=verify,
+            given=known,
+            edges=edges,
+            focus=focus,
+        )
+
+
+@_calibrate_app.command("illumination")
+def calibrate_illumination(
+    microscope: ProfileFile,
+    channel: Channel = None,
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", help="Run whose nuclei are taken, instead of a slide.")
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Measure how even the light is over the field, on an even fluorescent slide or from the images of a plate."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.calibrate_illumination(microscope, typer.echo, _ask(yes), channel=channel, run_path=run_folder)
+
+
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file (.safetensors).")]
 
 

@@ -158,11 +158,12 @@ def write_tables(run: RunFolder) -> str:
     str
         Why the illumination could not be estimated; empty if it was.
     """
-    camera = run.read_profile().camera
+    protocol, profile = run.read_protocol(), run.read_profile()
+    camera, measured = profile.camera, profile.light_source(protocol.channel).illumination
     tables = [run.nuclei.read(REFERENCE, *key) for key in sorted(run.references())]
     nuclei = pd.concat(tables, ignore_index=True)
-    bright = nuclei["level"] == run.read_protocol().reference.name
-    nuclei, uncorrected = evenly_lit(nuclei, {(camera.height_px, camera.width_px)}, trusted=bright)
+    bright = nuclei["level"] == protocol.reference.name
+    nuclei, uncorrected = evenly_lit(nuclei, {(camera.height_px, camera.width_px)}, trusted=bright, measured=measured)
     run.nuclei.write_all(REFERENCE, nuclei)
     return uncorrected
 

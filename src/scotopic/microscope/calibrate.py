@@ -11,6 +11,8 @@ from scotopic.photons import CannotTellError, Pair, Shot, camera_figures, light_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
     from scotopic.microscope.shots import Shots
     from scotopic.photons import CameraFigures, LightFigures
     from scotopic.protocol import MicroscopeProfile
@@ -22,6 +24,7 @@ _BRIGHT_PAIRS, _LEAST_OF_AIM = 14, 1 / 500
 _POWERS = (0.5, 1, 2, 2.5, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 _EXPOSURES_MS = (1, 2, 3, 4, 6, 10, 20, 50, 100, 200)
 _REPEATS, _FULL_EVERY = 3, 5
+_FIELD_IMAGES = 8
 
 
 def measure_camera(
@@ -83,6 +86,26 @@ def measure_light(
         for ms in rng.permutation(np.repeat(times, _REPEATS))
     ]
     return light_figures(by_power, by_exposure)
+
+
+def measure_field(
+    shots: Shots, profile: MicroscopeProfile, say: Callable[[str], None], led_percent: float = 100
+) -> NDArray[np.float64]:
+    """Return the mean of some images of an even slide above darkness, counts, shape (Y, X).
+
+    Raises
+    ------
+    CannotTellError
+        If there is no light, or too much; the message says which.
+    RuntimeError
+        If a device fails. The light is off.
+    """
+    exposure = _exposure_for(shots, profile, led_percent, 0.5)
+    say(f"{_FIELD_IMAGES} images of {exposure:.3g} ms")
+    lit = np.mean([shots.lit(exposure, led_percent) for _ in range(_FIELD_IMAGES)], axis=0)
+    dark = np.mean([shots.dark(exposure) for _ in range(_FIELD_IMAGES)], axis=0)
+    field: NDArray[np.float64] = lit - dark
+    return field
 
 
 def _exposure_for(shots: Shots, profile: MicroscopeProfile, led_percent: float, share: float) -> float:

@@ -8,6 +8,7 @@ from scotopic.nuclei.illumination import (
     Illumination,
     estimate_illumination,
     evenly_lit,
+    illumination_of_field,
     unevenly_lit,
 )
 from scotopic.nuclei.matching import THRESHOLDS, Comparison, Matching, matching, pooled
@@ -34,6 +35,7 @@ __all__ = [
     "estimate_illumination",
     "evenly_lit",
     "fit_cell_cycle",
+    "illumination_of_field",
     "judge",
     "matching",
     "measure",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scotopic.nuclei.measurement import intensity_unit, mean_intensity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
@@ -18,6 +20,9 @@ _ITERATIONS = 30
 _OUTLYING = 2.0
 """Distance from the surface, in robust standard deviations, at which a nucleus has half its weight (Cauchy)."""
 _NORMAL_MAD = 1.4826
+_SECOND_ORDER, _FOURTH_ORDER = 6, 15
+"""Number of terms."""
+_FIELD_BLOCKS, _MOST_DARK = 64, 0.05
 
 
 class Illumination:
@@ -28,16 +33,21 @@ class Illumination:
     """
 
     def __init__(self, coefficients: NDArray[np.float64], shape: tuple[int, int]) -> None:
-        """Take the polynomial's coefficients; the first one is set so that the mean of the field is 1."""
+        """Take the polynomial's coefficients, of second or fourth order; the first one is set so that the mean of the field is 1."""
         self._shape = shape
         self._coefficients = coefficients.copy()
         y, x = (axis.ravel() for axis in np.meshgrid(*(np.linspace(0, n - 1, 64) for n in shape), indexing="ij"))
         self._coefficients[0] -= np.log(np.mean(self.at(y, x)))
 
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """Coefficients of the logarithm's polynomial."""
+        return tuple(self._coefficients.tolist())
+
     def at(self, y_px: ArrayLike, x_px: ArrayLike) -> NDArray[np.float64]:
         """Return the relative light at places of the image, in pixels from the centre of the first one."""
         light: NDArray[np.float64] = np.exp(
-            _terms(np.asarray(y_px), np.asarray(x_px), self._shape) @ self._coefficients
+            _terms(np.asarray(y_px), np.asarray(x_px), self._shape, self._coefficients.size) @ self._coefficients
         )
         return light
 
@@ -75,18 +85,58 @@ def estimate_illumination(
     if usable.sum() < LEAST_NUCLEI_FOR_ILLUMINATION:
         raise ValueError(f"{usable.sum()} whole nuclei, at least {LEAST_NUCLEI_FOR_ILLUMINATION} are needed")
     terms, logarithm = _terms(y[usable], x[usable], shape), np.log(intensity[usable])
-    weight = np.ones(logarithm.size)
+    return Illumination(_robust_fit(terms, logarithm)[0], shape)
+
+
+def _robust_fit(
+    terms: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Return coefficients, what is left, and its robust standard deviation: least squares, reweighted by Cauchy's weights."""
+    weight = np.ones(values.size)
     for _ in range(_ITERATIONS):
         root = np.sqrt(weight)
-        coefficients = np.linalg.lstsq(terms * root[:, None], logarithm * root, rcond=None)[0]
-        off = logarithm - terms @ coefficients
+        coefficients = np.asarray(np.linalg.lstsq(terms * root[:, None], values * root, rcond=None)[0], np.float64)
+        off = values - terms @ coefficients
         spread = max(_NORMAL_MAD * float(np.median(np.abs(off))), 1e-6)
         weight = 1 / (1 + (off / (_OUTLYING * spread)) ** 2)
-    return Illumination(coefficients, shape)
+    return coefficients, off, spread
+
+
+def illumination_of_field(field: NDArray[Any]) -> tuple[Illumination, float]:
+    """Return the illumination that an image of something even shows, and how far it is from it, rms, relative.
+
+    Robust to a few cells, dust and hot pixels.
+
+    Parameters
+    ----------
+    field : NDArray, shape (Y, X)
+        Signal above the offset, positive nearly everywhere.
+
+    Raises
+    ------
+    ValueError
+        If there is hardly any light.
+    """
+    rows, columns = (max(n // _FIELD_BLOCKS, 1) for n in field.shape)
+    cut = field[: field.shape[0] // rows * rows, : field.shape[1] // columns * columns].astype(float)
+    blocks = np.median(cut.reshape(cut.shape[0] // rows, rows, cut.shape[1] // columns, columns), axis=(1, 3))
+    if (blocks <= 0).mean() > _MOST_DARK:
+        raise ValueError(f"{(blocks <= 0).mean():.0%} of the field is dark")
+    middles = ((np.arange(n) + 0.5) * size - 0.5 for n, size in zip(blocks.shape, (rows, columns), strict=True))
+    y, x = (axis.ravel() for axis in np.meshgrid(*middles, indexing="ij"))
+    lit = blocks.ravel() > 0
+    terms = _terms(y[lit], x[lit], field.shape, _FOURTH_ORDER)
+    coefficients, off, spread = _robust_fit(terms, np.log(blocks.ravel()[lit]))
+    near = np.abs(off) <= 3 * spread
+    return Illumination(coefficients, (field.shape[0], field.shape[1])), float(np.sqrt(np.mean(off[near] ** 2)))
 
 
 def evenly_lit(
-    nuclei: pd.DataFrame, shapes: set[tuple[int, ...]], *, trusted: pd.Series | None = None
+    nuclei: pd.DataFrame,
+    shapes: set[tuple[int, ...]],
+    *,
+    trusted: pd.Series | None = None,
+    measured: Sequence[float] | None = None,
 ) -> tuple[pd.DataFrame, str]:
     """Take uneven illumination out of the intensities of a table of nuclei of many images.
 
@@ -98,6 +148,8 @@ def evenly_lit(
         Height and width of the images in pixels.
     trusted : Series of bool, optional
         Rows that the light is estimated from, for example those of the bright images; all without it.
+    measured : sequence of float, optional
+        Coefficients of a light that was measured; nothing is estimated then.
 
     Returns
     -------
@@ -110,6 +162,9 @@ def evenly_lit(
         if len(shapes) > 1:
             raise ValueError("the images differ in size")
         shape = next(iter(shapes))
+        if measured is not None:
+            light = Illumination(np.array(measured), (shape[0], shape[1]))
+            return light.corrected(nuclei, nuclei["y_px"], nuclei["x_px"]), ""
         light = estimate_illumination(whole["y_px"], whole["x_px"], mean_intensity(whole), (shape[0], shape[1]))
     except ValueError as error:
         return nuclei.assign(illumination=1.0), f"uneven illumination is not corrected: {error}"
@@ -128,6 +183,11 @@ def _lit_columns(nuclei: pd.DataFrame) -> tuple[str, ...]:
     return tuple(name for name in names if name in nuclei)
 
 
-def _terms(y_px: NDArray[np.float64], x_px: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
+def _terms(
+    y_px: NDArray[np.float64], x_px: NDArray[np.float64], shape: tuple[int, ...], count: int = _SECOND_ORDER
+) -> NDArray[np.float64]:
+    """Return the terms of a polynomial of second or fourth order at places of an image, by their number."""
     y, x = 2 * y_px / shape[0] - 1, 2 * x_px / shape[1] - 1
-    return np.stack([np.ones_like(y), y, x, y * y, y * x, x * x], axis=-1)
+    order = 2 if count == _SECOND_ORDER else 4
+    powers = [(n - k, k) for n in range(order + 1) for k in range(n + 1)]
+    return np.stack([y**a * x**b for a, b in powers], axis=-1)

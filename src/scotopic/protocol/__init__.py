@@ -2,7 +2,7 @@
 
 from scotopic.protocol.calibrations import Calibration, Calibrations, age
 from scotopic.protocol.files import Problem, ProblemsError, read_model
-from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus
+from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus, fit_plane
 from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
 from scotopic.protocol.levels import LightLevel
 from scotopic.protocol.live import LiveSettings, Rules, Sentinels
@@ -73,6 +73,7 @@ __all__ = [
     "did_you_mean",
     "expand_wells",
     "fit_placement",
+    "fit_plane",
     "read_model",
     "rounded",
     "spread_wells",

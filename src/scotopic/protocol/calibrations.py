@@ -31,6 +31,10 @@ class Calibrations(FrozenModel):
     """Offset, gain, read noise and saturation of the camera."""
     light: dict[str, Calibration] = Field(default={})
     """Channel -> response of its light to power and exposure."""
+    plate: Calibration | None = None
+    """Place of a plate on the stage, and its focus plane."""
+    illumination: dict[str, Calibration] = Field(default={})
+    """Channel -> evenness of its light over the field."""
 
 
 def age(calibration: Calibration, now: datetime) -> str:

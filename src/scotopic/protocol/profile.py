@@ -87,6 +87,15 @@ class LightSource(FrozenModel):
     """Light that goes through the sample (brightfield, phase contrast): images are bright where there is nothing."""
     dose_curve: tuple[DosePoint, ...] | None = None
     """Measured response, if it was measured."""
+    illumination: tuple[float, ...] | None = None
+    """Measured light over the field with the profile's objective: coefficients of the logarithm's polynomial of second (6) or fourth
+    order (15), in x and y from -1 to 1 (`calibrate illumination`)."""
+
+    @model_validator(mode="after")
+    def _polynomial_is_whole(self) -> Self:
+        if self.illumination is not None and len(self.illumination) not in (6, 15):
+            raise ValueError(f"illumination: 6 or 15 coefficients, not {len(self.illumination)}")
+        return self
 
     @model_validator(mode="after")
     def _range_is_ordered(self) -> Self:
@@ -333,12 +342,11 @@ class MicroscopeProfile(FrozenModel):
                 "by a dose curve without a date" if source.dose_curve else "not measured: light in proportion to power"
             )
             yield f"light of {channel}", f"measured {age(light, now)}" if light else stated
-        placed = (
-            f"by {', '.join(self.plate_calibration)}"
-            if self.plate_calibration
-            else "none: a plate lies at the stage's origin"
-        )
-        yield "place of the plate", placed
+            shading = known.illumination.get(channel)
+            estimated = "not measured: estimated from the nuclei of each run"
+            yield f"evenness of {channel}", f"measured {age(shading, now)}" if shading else estimated
+        stated = f"stated by {', '.join(self.plate_calibration)}" if self.plate_calibration else "none"
+        yield "place of the plate", f"measured {age(known.plate, now)}" if known.plate else stated
 
     def signal_ms(self, channel: str, exposure_ms: float, led_percent: float) -> float:
         """Return the light that an image gets, in milliseconds at full power: measured where that was done, else nominal."""

@@ -235,7 +235,8 @@ def plate_plot(run: RunFolder) -> Plot | None:
     nuclei = pd.concat([run.nuclei.read(REFERENCE, *key) for key in sorted(records)], ignore_index=True)
     nuclei = nuclei[nuclei["level"] == protocol.reference.name]
     camera = profile.camera
-    nuclei, _ = evenly_lit(nuclei, {(camera.height_px, camera.width_px)})
+    measured = profile.light_source(protocol.channel).illumination
+    nuclei, _ = evenly_lit(nuclei, {(camera.height_px, camera.width_px)}, measured=measured)
     usable = pd.Series([record.usable for record in records.values()], [key[0] for key in records], float)
     whole = nuclei[~nuclei["touches_border"].astype(bool)]
     maps: dict[str, Any] = {

@@ -120,7 +120,8 @@ class Comparisons:
         for row in rows:
             nuclei, channel = pd.concat(findings.tables[row], ignore_index=True), self._channels.get(row[1], stain)
             if channel == stain:
-                nuclei = _evenly_lit(nuclei, light, self._camera)
+                measured = self._sites.profile.light_source(stain).illumination
+                nuclei = _evenly_lit(nuclei, light, self._camera, measured)
             self._sources[row] = Population(findings.labels[row], nuclei, channel=channel, is_stained=channel == stain)
         two = [wells for wells in dict.fromkeys(self.paper_wells().values()) if wells not in self.subsets]
         jobs = [(row, wells) for row in rows for wells in self.subsets + (two if row[0] == "network" else [])]
@@ -269,10 +270,12 @@ def rows_of(sites: HeldOutSites, comparisons: Comparisons) -> list[Level]:
     return levels
 
 
-def _evenly_lit(nuclei: pd.DataFrame, light: pd.DataFrame, camera: Camera) -> pd.DataFrame:
-    """Return nuclei with intensities corrected by the illumination that the nuclei in `light` show."""
+def _evenly_lit(
+    nuclei: pd.DataFrame, light: pd.DataFrame, camera: Camera, measured: Sequence[float] | None
+) -> pd.DataFrame:
+    """Return nuclei with intensities corrected by the illumination that was measured, or that the nuclei in `light` show."""
     both = pd.concat([nuclei.assign(own=True), light.assign(own=False)], ignore_index=True)
-    even, _ = evenly_lit(both, {(camera.height_px, camera.width_px)}, trusted=~both["own"])
+    even, _ = evenly_lit(both, {(camera.height_px, camera.width_px)}, trusted=~both["own"], measured=measured)
     return even[even["own"]]
 
 

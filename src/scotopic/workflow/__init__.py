@@ -1,7 +1,12 @@
 """The one place where everything is wired together: one module for each thing that a user asks for."""
 
 from scotopic.workflow.acquisition import acquire, ask, light_off, progress_line, retake, verify, watch
-from scotopic.workflow.calibrating import calibrate_camera, calibrate_light
+from scotopic.workflow.calibrating import (
+    calibrate_camera,
+    calibrate_illumination,
+    calibrate_light,
+    calibrate_plate,
+)
 from scotopic.workflow.darkness import segment_with_model
 from scotopic.workflow.exporting import export_run, tables_into_plate
 from scotopic.workflow.importing import import_images
@@ -21,7 +26,9 @@ __all__ = [
     "acquire",
     "ask",
     "calibrate_camera",
+    "calibrate_illumination",
     "calibrate_light",
+    "calibrate_plate",
     "check",
     "compare",
     "exit_code",

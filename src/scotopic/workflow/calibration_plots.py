@@ -8,7 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
     from scotopic.photons import CameraFigures, LightFigures
+    from scotopic.protocol import Plate, PlatePlacement
 
 
 def camera_figure(found: CameraFigures) -> Canvas:
@@ -48,4 +54,34 @@ def light_figure(found: LightFigures, channel: str) -> Canvas:
     axes.set_ylabel("light, % of that at 100 %")
     axes.set_title(channel)
     axes.legend()
+    return canvas
+
+
+def plate_figure(
+    plate: Plate,
+    placement: PlatePlacement,
+    places_um: Mapping[str, tuple[float, float]],
+    residuals_um: Mapping[str, float],
+) -> Canvas:
+    """Return the wells on the stage, and those that were measured."""
+    canvas = Canvas(figsize=(6, 4.4), layout="constrained")
+    axes = canvas.subplots()
+    centres = np.array([placement.to_stage(*plate.centre_um(well)) for well in plate.wells]) / 1000
+    axes.plot(*centres.T, "o", color="#bbb", markersize=4, label="by the fit")
+    for well, (x, y) in places_um.items():
+        axes.plot(x / 1000, y / 1000, "x", color="#d55e00")
+        axes.annotate(f"{well}: {residuals_um[well]:.0f} µm off", (x / 1000, y / 1000), fontsize=8)
+    axes.set_aspect("equal")
+    axes.set_xlabel("stage X, mm")
+    axes.set_ylabel("stage Y, mm")
+    axes.legend()
+    return canvas
+
+
+def illumination_figure(light: NDArray[Any]) -> Canvas:
+    """Return the light over the field, relative to its mean."""
+    canvas = Canvas(figsize=(5, 4), layout="constrained")
+    axes = canvas.subplots()
+    canvas.colorbar(axes.imshow(light), ax=axes, label="light, relative to its mean")
+    axes.set_axis_off()
     return canvas
