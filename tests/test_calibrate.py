@@ -11,14 +11,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from conftest import ROOT
+from conftest import ROOT, acquired, load_job
 from scotopic.cli import app
 from scotopic.microscope import check_files
 from scotopic.nuclei import Illumination
-from scotopic.photons import CannotTellError, Pair, Shot, camera_figures, light_figures
-from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Plate, fit_placement, read_model
-from scotopic.reference import write_tables
-from scotopic.simulator.cameras import NOISE
+from scotopic.photons import CameraMaps, CannotTellError, Pair, Shot, camera_figures, light_figures
+from scotopic.protocol import ImagingProtocol, MicroscopeProfile, Plate, ProblemsError, fit_placement, read_model
+from scotopic.reference import read_corrected, read_frame, write_tables
+from scotopic.simulator.cameras import NOISE, make_sensor
 from scotopic.simulator.optics import illumination
 from scotopic.store import RunFolder
 from scotopic.workflow.profile_file import Measured, edit_profile
@@ -56,10 +56,60 @@ def test_the_camera_is_found(profile):
     assert "camera.gain_e_per_count: 0.8 before, 0.46" in told
     assert "hot_pixels             26" in told
     record = next(profile.parent.glob("odd.calibration/camera_*"))
-    assert {path.name for path in record.iterdir()} == {"plot.png", "record.json"}
+    assert {path.name for path in record.iterdir()} == {"maps.npz", "plot.png", "record.json"}
+    maps, sensor = CameraMaps.load(profile.parent / found.maps), make_sensor("scmos", (512, 512), 1)
+    good = ~maps.hot
+    assert np.corrcoef(maps.offset_counts[good], sensor.offset_counts[good])[0, 1] > 0.98
+    assert np.corrcoef(1 / maps.response[good], sensor.gain_e_per_count[good])[0, 1] > 0.98
+    assert np.median(maps.read_noise_e) == pytest.approx(1.6, rel=0.03)
+    even = sensor.expose(np.full((512, 512), 20_000, np.float32), 1.0, np.random.default_rng(0))
+    corrected = maps.corrected(even, found.noise)
+    by_noise = np.sqrt(20_000) / true.gain_e_per_count
+    assert even[good].std() > 2.5 * by_noise
+    assert corrected[good].std() == pytest.approx(by_noise, rel=0.1)
     values = json.loads((record / "record.json").read_text(encoding="utf-8"))
     assert values["before"]["camera.gain_e_per_count"] == 0.8
     assert values["values"]["nonlinearity_percent"] < 1
+
+
+def test_pixels_that_are_alike_get_no_maps(askew):
+    told = calibrate("camera", "--microscope", askew)
+    assert read_model(askew, MicroscopeProfile).camera.maps is None
+    assert "pixels differ" not in told
+    assert not list(askew.parent.glob("*.calibration/*/maps.npz"))
+
+
+def test_what_is_learned_from_has_equal_pixels(profile, tmp_path):
+    calibrate("camera", "--microscope", profile, "--led-percent", 50)
+    calibrate("light", "--microscope", profile)
+    job = load_job("quickstart", "simulated")
+    job.protocol = ImagingProtocol.model_validate(
+        job.protocol.model_dump() | {"wells": "B2:B3", "held_out": 1, "sites": {"rows": 1, "columns": 1}}
+    )
+    job.profile, job.profile_path = read_model(profile, MicroscopeProfile), profile
+    run, _ = acquired(job, tmp_path / "run")
+    record = next(r for r in run.ledger.read() if r.level == "0.05%")
+    raw, even = read_frame(run.path, record), read_corrected(run.path, record)
+    maps = run.camera_maps()
+    bright = read_frame(
+        run.path, next(r for r in run.ledger.read() if r.level == "100%" and r.site_key == record.site_key)
+    )
+    dark = bright < np.percentile(bright, 60)
+    assert np.corrcoef(raw[dark], maps.offset_counts[dark])[0, 1] > 0.3
+    assert abs(np.corrcoef(even[dark], maps.offset_counts[dark])[0, 1]) < 0.1
+    assert not np.isin(even[maps.hot], raw[maps.hot].max()).any()
+    (run.path / "camera_maps.npz").write_bytes(b"no maps")
+    with pytest.raises(ProblemsError, match="cannot be read as maps of a camera"):
+        run.camera_maps()
+
+
+def test_maps_that_are_not_there_are_told_before_anything_moves(profile, tmp_path):
+    calibrate("camera", "--microscope", profile, "--led-percent", 50)
+    next(profile.parent.glob("*.calibration/*/maps.npz")).unlink()
+    words = [str(ROOT / "protocols" / "quickstart.yaml"), "--microscope", str(profile), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, ["acquire", *words])
+    assert result.exit_code == 2
+    assert "no such file" in result.output
 
 
 def test_the_light_is_found_and_doses_are_the_measured_ones(profile):

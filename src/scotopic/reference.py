@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from scotopic.photons import CameraMaps
     from scotopic.protocol import ImagingProtocol, MicroscopeProfile
     from scotopic.protocol.profile import Camera
     from scotopic.store import FrameRecord, PlateStore
@@ -66,7 +67,7 @@ def _sharpest(run_path: Path, stack: dict[int, Frames]) -> int:
     bright = {z: frames[protocol.reference.name] for z, frames in stack.items() if protocol.reference.name in frames}
     if len(bright) < 2:
         return min(bright or stack)
-    return max(bright, key=lambda z: focus_score(read_frame(run_path, bright[z]), profile.camera.noise))
+    return max(bright, key=lambda z: focus_score(read_corrected(run_path, bright[z]), profile.camera.noise))
 
 
 def make_references(
@@ -186,6 +187,18 @@ def read_frame(run_path: Path, record: FrameRecord) -> NDArray[np.uint16]:
     return _opened_run(run_path)[2].read(record.well, record.site, record.level, record.t, record.z)
 
 
+def read_corrected(run_path: Path, record: FrameRecord) -> NDArray[np.uint16]:
+    """Return the image of a line of the ledger as a camera of equal pixels would have given it. For any process."""
+    _, profile, _ = _opened_run(run_path)
+    image, maps = read_frame(run_path, record), _maps(run_path, (run_path / "job.json").stat().st_mtime)
+    return image if maps is None else maps.corrected(image, profile.camera.noise)
+
+
+@lru_cache(maxsize=8)
+def _maps(run_path: Path, _changed: float) -> CameraMaps | None:
+    return RunFolder(run_path).camera_maps()
+
+
 def _opened_run(run_path: Path) -> tuple[ImagingProtocol, MicroscopeProfile, PlateStore]:
     """Open a run once in each process, and anew where another one has come into its place."""
     return _opened(run_path, (run_path / "job.json").stat().st_mtime)
@@ -204,11 +217,13 @@ def _make_reference(run_path: Path, stack: dict[int, Frames]) -> ReferenceRecord
     settings, camera = protocol.nuclei, profile.camera
     frames = stack[_sharpest(run_path, stack)]
     bright = frames[protocol.reference.name]
-    image = read_frame(run_path, bright)
+    image = read_corrected(run_path, bright)
     labels = reference_segmentation(image, pixel_size_um=camera.pixel_size_um, settings=settings.segmentation)
     own = {level.name for level in protocol.levels_of(protocol.channel)}  # of another channel intensities are no DNA
     frames = {level: record for level, record in frames.items() if level in own}
-    images = {level: image if record is bright else read_frame(run_path, record) for level, record in frames.items()}
+    images = {
+        level: image if record is bright else read_corrected(run_path, record) for level, record in frames.items()
+    }
     origin = origin_um(bright, camera)
     tables = measure_levels(labels, images, pixel_size_um=camera.pixel_size_um, origin_um=origin, camera=camera)
     quality = judge(labels, image, tables[bright.level], settings.quality)

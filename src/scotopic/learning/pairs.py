@@ -11,7 +11,7 @@ from scotopic.learning.calibration import bare_field, contrast
 from scotopic.learning.instances import SMALLEST_PX
 from scotopic.learning.targets import GRID, Targets, known, make_targets
 from scotopic.protocol import spread_wells
-from scotopic.reference import REFERENCE, Frames, SiteKey, finished_frames, read_frame
+from scotopic.reference import REFERENCE, Frames, SiteKey, finished_frames, read_corrected
 from scotopic.store import light_verdicts, site_name
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def load_site(run: RunFolder, key: SiteKey, frames: Frames, inputs: Sequence[str
     protocol, profile = run.read_protocol(), run.read_profile()
     looked_at, reference = protocol.inputs(inputs), protocol.reference.name
     full = protocol.full_light(looked_at[0])
-    images = {level: read_frame(run.path, record) for level, record in frames.items()}
+    images = {level: read_corrected(run.path, record) for level, record in frames.items()}
     bright, field_e = images[reference], None
     doses = {level: frames[level].signal_dose_ms / frames[full.name].signal_dose_ms for level in frames}
     if profile.light_source(protocol.channel_of(full)).transmitted:

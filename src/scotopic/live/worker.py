@@ -94,6 +94,7 @@ class _Worker:
         self._run = RunFolder(setup.run_path)
         self._protocol, self._profile = self._run.read_protocol(), self._run.read_profile()
         self._plate = self._run.plate(self._protocol, self._profile)
+        self._maps = self._run.camera_maps()
         self._order = [level.name for level in self._protocol.light_levels]
         self._run.nuclei.folder(LIVE).mkdir(parents=True, exist_ok=True)
         self._predictor: Predictor | None = None
@@ -159,6 +160,8 @@ class _Worker:
             self._visit = _Visit(key)
             if time.monotonic() - self._looked_s >= _LOOK_FOR_A_MODEL_S:
                 self.look_for_a_model()  # between two sites
+        if self._maps is not None:
+            image = self._maps.corrected(image, self._profile.camera.noise)
         if job.is_reference:
             if self._visit.labels:
                 self._waiting.append(_Sentinel(record, image.copy(), dict(self._visit.labels), self._model))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotopic.photons import CannotTellError, Pair, Shot, camera_figures, light_figures
+from scotopic.photons import CannotTellError, Pair, Shot, camera_figures, camera_maps, light_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scotopic.microscope.shots import Shots
-    from scotopic.photons import CameraFigures, LightFigures
+    from scotopic.photons import CameraFigures, CameraMaps, LightFigures
     from scotopic.protocol import MicroscopeProfile
 
 _LONGEST_MS = 1000.0
@@ -25,12 +25,18 @@ _POWERS = (0.5, 1, 2, 2.5, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 1
 _EXPOSURES_MS = (1, 2, 3, 4, 6, 10, 20, 50, 100, 200)
 _REPEATS, _FULL_EVERY = 3, 5
 _FIELD_IMAGES = 8
+_MAP_DARKS, _MAP_FLATS, _FLAT_SHARE = 48, 24, 0.4
 
 
 def measure_camera(
     shots: Shots, profile: MicroscopeProfile, led_percent: float, say: Callable[[str], None]
-) -> CameraFigures:
-    """Take dark images, and pairs of bright ones from little light to saturation.
+) -> tuple[CameraFigures, CameraMaps | None]:
+    """Take dark images, and pairs of bright ones from little light to saturation; then what tells pixels apart.
+
+    Returns
+    -------
+    (CameraFigures, CameraMaps or None)
+        The second where pixels differ by more than noise.
 
     Raises
     ------
@@ -50,7 +56,16 @@ def measure_camera(
     exposures = np.geomspace(max(shortest, longest * _LEAST_OF_AIM), longest, _BRIGHT_PAIRS)
     exposures = np.random.default_rng(0).permutation(exposures)  # so that bleaching is not taken for a bent line
     brights = [Pair(float(ms), *(shots.lit(float(ms), led_percent) for _ in range(2))) for ms in exposures]
-    return camera_figures(darks, brights)
+    found = camera_figures(darks, brights)
+    exposure = max(longest * _FLAT_SHARE, shortest)
+    say(f"each pixel: {_MAP_DARKS} dark images, {_MAP_FLATS} of {exposure:.3g} ms")
+    maps = camera_maps(
+        (shots.dark(shortest) for _ in range(_MAP_DARKS)),
+        (shots.lit(exposure, led_percent) for _ in range(_MAP_FLATS)),
+        found.hot,
+        found.gain_e_per_count,
+    )
+    return found, maps
 
 
 def measure_light(

@@ -6,11 +6,13 @@ from scotopic.photons.camera import CameraNoise
 from scotopic.photons.dose import DoseRatio, Verdict, dose_ratio, pooled
 from scotopic.photons.focus import focus_score
 from scotopic.photons.light_response import LightFigures, Shot, light_figures
+from scotopic.photons.maps import CameraMaps, camera_maps
 from scotopic.photons.photon_transfer import CameraFigures, CannotTellError, Pair, camera_figures
 from scotopic.photons.shift import image_shift
 
 __all__ = [
     "CameraFigures",
+    "CameraMaps",
     "CameraNoise",
     "CannotTellError",
     "DoseRatio",
@@ -21,6 +23,7 @@ __all__ = [
     "Verdict",
     "block_sums",
     "camera_figures",
+    "camera_maps",
     "dose_ratio",
     "focus_score",
     "image_shift",

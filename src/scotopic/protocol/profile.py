@@ -182,6 +182,9 @@ class Camera(CameraNoise):
     """Shortest exposure."""
     readout_ms: float = Field(default=10, ge=0)
     """Time from the end of an exposure until the image can be had, for the estimate of duration."""
+    maps: str | None = None
+    """File of each pixel's offset, response and noise, relative to this one, where they differ (`calibrate camera` writes it).
+    Stored images are as the camera gave them; masks, measurements, the network and the light check see them with equal pixels."""
 
     @property
     def noise(self) -> CameraNoise:

@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 
 from scotopic.nuclei import measure, reference_segmentation
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.reference import REFERENCE, SiteKey, finished_frames, origin_um, placed, read_frame
+from scotopic.reference import REFERENCE, SiteKey, finished_frames, origin_um, placed, read_corrected
 from scotopic.simulator import Field, make_specimen
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Network:
                 looked_at = sites.protocol.levels_of(self.channel)
                 records = [levels[level.name] for level in looked_at if level.name in levels]
                 for record in records:
-                    image = read_frame(sites.run.path, record)
+                    image = read_corrected(sites.run.path, record)
                     begun = time.perf_counter()
                     dose = sites.relative_dose(key, record)
                     labels = self._predictor(image, dose).labels
@@ -146,7 +146,7 @@ class Network:
             bright = levels.get(self._sites.protocol.reference.name)
             if bright is None:
                 continue
-            electrons = np.maximum(camera.to_electrons(read_frame(self._sites.run.path, bright)), 0)
+            electrons = np.maximum(camera.to_electrons(read_corrected(self._sites.run.path, bright)), 0)
             image = camera.expose(electrons * np.float32(dose), np.random.default_rng(number))
             record = bright.model_copy(update={"level": name})
             labels = self._predictor(image, dose).labels
@@ -190,7 +190,7 @@ def _classical(
     run_path: Path, record: FrameRecord, relative_dose: float, camera: Camera, settings: SegmentationSettings
 ) -> tuple[NDArray[Any], pd.DataFrame]:
     """Segment and measure one frame, in any process."""
-    image = read_frame(run_path, record)
+    image = read_corrected(run_path, record)
     labels = reference_segmentation(image, pixel_size_um=camera.pixel_size_um, settings=settings)
     return labels, _measured(image, labels, record, relative_dose, camera)
 

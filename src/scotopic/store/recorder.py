@@ -66,6 +66,7 @@ class Recorder:
         """
         self._run, self._plate = run, plate
         self._compared, self._camera = tuple(compared), camera
+        self._maps = run.camera_maps() if camera is not None else None
         self._on_site = on_site
         self._first = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
         self._then = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
@@ -185,7 +186,11 @@ class Recorder:
                 self._plate.commit(record.well, record.site, written)
             if self._camera is not None:  # before the commit mark: no finished site is without its verdict
                 first = [r for r in site.records if r.z == 0 and r.state == "written" and r.level in self._compared]
-                site.light = check_light(first, self._first_planes, self._compared[0], self._camera)
+                images = self._first_planes
+                if (maps := self._maps) is not None:
+                    noise = self._camera
+                    images = {r.level: maps.corrected(images[r.level], noise) for r in first if r.level in images}
+                site.light = check_light(first, images, self._compared[0], self._camera)
                 self._run.light_checks.append(site.light)
         self._run.ledger.append([record], sync=last)
         if last:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import psutil
 from pydantic import BaseModel, ValidationError
 
+from scotopic.photons import CameraMaps
 from scotopic.protocol import ImageSpecimenSettings, ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
 from scotopic.store.files import replace_text, sync
 from scotopic.store.ledger import JsonLines, Ledger, VisitRecord, finished_sites, settled
@@ -30,6 +31,7 @@ _JOB_FORMAT = 1
 Request = Literal["pause", "resume", "finish", "cancel"]
 REQUESTS: tuple[Request, ...] = get_args(Request)
 """What can be asked of a running acquisition."""
+_MAPS = "camera_maps.npz"
 _HAND_OVER_S = 3.0
 """A process whose parent was killed gives its locks back within this time."""
 
@@ -152,6 +154,12 @@ class RunFolder:
         """
         config_path = profile.config_path(profile_path)
         copies = {"protocol.yaml": protocol_path, "microscope.yaml": profile_path, config_path.name: config_path}
+        if profile.camera.maps is not None:
+            copies[_MAPS] = profile_path.parent / profile.camera.maps
+            if not copies[_MAPS].is_file():
+                raise ProblemsError(
+                    [Problem(f"= {profile.camera.maps!r}: no such file", str(profile_path), key="camera.maps")]
+                )
         others = [
             name
             for name, source in copies.items()
@@ -241,6 +249,22 @@ class RunFolder:
     def read_profile(self) -> MicroscopeProfile:
         """Return the microscope profile of the run."""
         return self._job_part(MicroscopeProfile, "profile")
+
+    def camera_maps(self) -> CameraMaps | None:
+        """Return what tells the pixels of the run's camera apart; nothing where they are taken for equal.
+
+        Raises
+        ------
+        ProblemsError
+            If they cannot be read.
+        """
+        path = self.path / _MAPS
+        if self.read_profile().camera.maps is None:
+            return None
+        try:
+            return CameraMaps.load(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise ProblemsError([Problem(f"cannot be read as maps of a camera: {error}", str(path))]) from error
 
     def plate(self, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateStore:
         """Return the plate of images."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from scotopic.microscope.shots import Shots
     from scotopic.nuclei import Illumination
-    from scotopic.photons import CameraFigures, LightFigures
+    from scotopic.photons import CameraFigures, CameraMaps, LightFigures
     from scotopic.protocol import PlatePlacement
 
 _MOST_OFF_UM = 500.0
@@ -80,8 +81,10 @@ def calibrate_camera(
     from scotopic.workflow.calibration_plots import camera_figure
 
     profile, channel = _opened(profile_path, channel)
-    ask(f"{_SLIDE}. It is lit with {channel} for some {2 * 14 * 0.1:.0f} s at most; nothing moves.")
-    found: CameraFigures = _measured(
+    ask(f"{_SLIDE}. It is lit with {channel} some 60 times; nothing moves.")
+    found: CameraFigures
+    maps: CameraMaps | None
+    found, maps = _measured(
         profile_path, profile, channel, say, lambda shots: measure_camera(shots, profile, led_percent, say)
     )
     values: dict[str, float] = {
@@ -101,14 +104,17 @@ def calibrate_camera(
         say(f"{name:<22} {value:g}" + (f" ± {error:.2g}" if error else ""))
     if found.saturation_counts is None:
         say("saturation             not reached: what stands in the profile was left")
-    measured = Measured(
-        "camera",
-        None,
-        {("camera", name): value for name, value in values.items()},
-        more,
-        found.error,
-        {"curve": found.curve.tolist()},
-    )
+    changes: dict[tuple[str, ...], Any] = {("camera", name): value for name, value in values.items()}
+    if maps is not None:
+        more["offset_spread_counts"] = round(float(maps.offset_counts[~maps.hot].std()), 2)
+        more["response_spread_percent"] = round(100 * float(maps.response[~maps.hot].std()), 2)
+        say(
+            f"pixels differ: offsets by {more['offset_spread_counts']:g} counts, response by {more['response_spread_percent']:g} %; "
+            "masks, measurements and network see images with equal pixels from now on"
+        )
+    elif profile.camera.maps is not None:
+        changes["camera", "maps"] = None
+    measured = Measured("camera", None, changes, more, found.error, {"curve": found.curve.tolist()}, maps)
     return _write(profile_path, measured, camera_figure(found), say)
 
 
@@ -489,8 +495,16 @@ def _write(profile_path: Path, measured: Measured, figure: Figure, say: Callable
     records = profile_path.parent / f"{profile_path.stem}.calibration"
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     folder = next(records / each for each in names if not (records / each).exists())
-    before = edit_profile(profile_path, measured, date, folder.relative_to(profile_path.parent).as_posix())
     folder.mkdir(parents=True)
+    record = folder.relative_to(profile_path.parent).as_posix()
+    if measured.maps is not None:
+        measured.maps.save(folder / "maps.npz")
+        measured.values["camera", "maps"] = f"{record}/maps.npz"
+    try:
+        before = edit_profile(profile_path, measured, date, record)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     figure.savefig(folder / "plot.png", dpi=120)
     values = {".".join(key): value for key, value in measured.values.items()} | measured.more
     text = {"date": date, "values": values, "spread": measured.spread, "before": before, **measured.record}

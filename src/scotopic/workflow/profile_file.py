@@ -13,6 +13,8 @@ from scotopic.protocol import MicroscopeProfile, read_model
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from scotopic.photons import CameraMaps
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -29,6 +31,8 @@ class Measured:
     """Standard errors."""
     record: dict[str, Any] = field(default_factory=dict)
     """What the figures come from, for the record alone."""
+    maps: CameraMaps | None = None
+    """Maps of the camera's pixels, a file of the record."""
 
     @property
     def numbers(self) -> dict[str, float]:
