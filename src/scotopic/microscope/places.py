@@ -11,11 +11,11 @@ from scotopic.microscope.exposure import autofocus, go_to
 from scotopic.photons import CannotTellError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pymmcore_plus import CMMCorePlus
 
-    from scotopic.protocol import MicroscopeProfile
+    from scotopic.protocol import MicroscopeProfile, Plate
 
 _STEP_UM = 5000.0
 """Length of a step of a first move: short enough to be stopped by hand."""
@@ -105,3 +105,81 @@ def circle_centre(points_um: Sequence[tuple[float, float]], diameter_um: float |
             f"the edge makes a circle of {found / 1000:.2f} mm; the wells of this plate have {diameter_um / 1000:.2f} mm"
         )
     return float(x), float(y)
+
+
+class Places:
+    """Where wells are: as given, as typed, or where the stage stands when the user says so."""
+
+    def __init__(
+        self,
+        core: CMMCorePlus,
+        profile: MicroscopeProfile,
+        plate: Plate,
+        ask: Callable[[str], str],
+        given: dict[str, tuple[float, float]],
+        *,
+        edges: bool,
+    ) -> None:
+        self._core, self._profile, self._plate, self._ask = core, profile, plate, ask
+        self._given, self._edges = given, edges
+
+    def centre(self, well: str) -> tuple[float, float]:
+        """Return where the centre of a well is.
+
+        Raises
+        ------
+        CannotTellError, ValueError
+            If it is outside the limits, no position was typed, or an edge is no circle of the well's size.
+        """
+        if well in self._given:
+            refuse_outside(self._profile, *self._given[well])
+            return self._given[well]
+        if not self._edges:
+            return self._told(f"Drive to the centre of {well}")
+        points = [self._told(f"Drive to a point of the edge of {well} ({number} of 3)") for number in (1, 2, 3)]
+        diameter = 1000 * self._plate.well_size_mm[0] if self._plate.round_wells else None
+        return circle_centre(points, diameter)
+
+    def verified(self, well: str, expected: tuple[float, float]) -> tuple[float, float]:
+        """Go to a well for the first time, and return where its centre really is.
+
+        Raises
+        ------
+        CannotTellError, ValueError
+            If it is outside the limits, or no position was typed.
+        RuntimeError
+            If the stage does not get there.
+        """
+        if well in self._given:
+            return self.centre(well)
+        refuse_outside(self._profile, *expected)
+        self._ask(
+            f"The stage goes to {well}, {expected[0]:.0f}, {expected[1]:.0f} um, in steps of 5 mm; the objective must be clear of the plate"
+        )
+        go_slowly(self._core, self._profile, *expected)
+        return self._told(f"Is the centre of {well} under the objective? If not, drive there")
+
+    def height(self, well: str, at: tuple[float, float]) -> float:
+        """Go to a well, and return the height of its focus.
+
+        Raises
+        ------
+        RuntimeError
+            If the stage does not get there, or no focus is found.
+        """
+        go_slowly(self._core, self._profile, *at)
+        if self._profile.stage.autofocus_device is not None:
+            return focused(self._core, self._profile)
+        self._ask(f"Focus in {well}")
+        return float(self._core.getZPosition())
+
+    def _told(self, what: str) -> tuple[float, float]:
+        typed = self._ask(f"{what}; or type its stage position, X Y in um")
+        if not typed.strip():
+            return place(self._core, self._profile)
+        try:
+            x, y = map(float, typed.replace(",", " ").split())
+        except ValueError:
+            raise ValueError(f"{typed!r} is no stage position; allowed: X Y in um") from None
+        refuse_outside(self._profile, x, y)
+        return x, y

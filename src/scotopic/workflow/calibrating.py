@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.figure import Figure
-    from pymmcore_plus import CMMCorePlus
 
     from scotopic.microscope.shots import Shots
     from scotopic.nuclei import Illumination
@@ -224,6 +223,7 @@ def calibrate_plate(
         If the stage does not get where it is told to.
     """
     from scotopic.microscope import close_microscope, microscope_lock, open_microscope
+    from scotopic.microscope.places import Places
     from scotopic.photons import CannotTellError
     from scotopic.workflow.calibration_plots import plate_figure
 
@@ -245,7 +245,7 @@ def calibrate_plate(
     with microscope_lock(profile, profile_path):
         core = open_microscope(profile, profile_path)
         try:
-            found = _Places(core, profile, layout, ask, dict(given or {}), edges=edges)
+            found = Places(core, profile, layout, ask, dict(given or {}), edges=edges)
             places = {well: found.centre(well) for well in wells}
             placement = fit_placement(places, layout)
             expected = placement.to_stage(*layout.centre_um(verify))
@@ -282,71 +282,6 @@ def calibrate_plate(
     record = {"residuals_um": residuals, "places_um": places, "heights_um": heights}
     measured = Measured("plate", None, values, more, spread, record)
     return _write(profile_path, measured, plate_figure(layout, placement, places, residuals), say)
-
-
-class _Places:
-    """Where wells are: as given, as typed, or where the stage stands when the user says so."""
-
-    def __init__(
-        self,
-        core: CMMCorePlus,
-        profile: MicroscopeProfile,
-        plate: Plate,
-        ask: Callable[[str], str],
-        given: dict[str, tuple[float, float]],
-        *,
-        edges: bool,
-    ) -> None:
-        self._core, self._profile, self._plate, self._ask = core, profile, plate, ask
-        self._given, self._edges = given, edges
-
-    def centre(self, well: str) -> tuple[float, float]:
-        from scotopic.microscope.places import circle_centre, refuse_outside
-
-        if well in self._given:
-            refuse_outside(self._profile, *self._given[well])
-            return self._given[well]
-        if not self._edges:
-            return self._told(f"Drive to the centre of {well}")
-        points = [self._told(f"Drive to a point of the edge of {well} ({number} of 3)") for number in (1, 2, 3)]
-        diameter = 1000 * self._plate.well_size_mm[0] if self._plate.round_wells else None
-        return circle_centre(points, diameter)
-
-    def verified(self, well: str, expected: tuple[float, float]) -> tuple[float, float]:
-        """Go to a well for the first time, and return where its centre really is."""
-        from scotopic.microscope.places import go_slowly, refuse_outside
-
-        if well in self._given:
-            return self.centre(well)
-        refuse_outside(self._profile, *expected)
-        self._ask(
-            f"The stage goes to {well}, {expected[0]:.0f}, {expected[1]:.0f} um, in steps of 5 mm; the objective must be clear of the plate"
-        )
-        go_slowly(self._core, self._profile, *expected)
-        return self._told(f"Is the centre of {well} under the objective? If not, drive there")
-
-    def height(self, well: str, at: tuple[float, float]) -> float:
-        """Return the height of the focus in a well."""
-        from scotopic.microscope.places import focused, go_slowly
-
-        go_slowly(self._core, self._profile, *at)
-        if self._profile.stage.autofocus_device is not None:
-            return focused(self._core, self._profile)
-        self._ask(f"Focus in {well}")
-        return float(self._core.getZPosition())
-
-    def _told(self, what: str) -> tuple[float, float]:
-        from scotopic.microscope.places import place, refuse_outside
-
-        typed = self._ask(f"{what}; or type its stage position, X Y in um")
-        if not typed.strip():
-            return place(self._core, self._profile)
-        try:
-            x, y = map(float, typed.replace(",", " ").split())
-        except ValueError:
-            raise ValueError(f"{typed!r} is no stage position; allowed: X Y in um") from None
-        refuse_outside(self._profile, x, y)
-        return x, y
 
 
 def _turned(placement: PlatePlacement) -> dict[str, float]:
