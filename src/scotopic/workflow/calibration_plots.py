@@ -33,7 +33,7 @@ def camera_figure(found: CameraFigures) -> Canvas:
     left.set_xlabel("signal, counts")
     left.set_ylabel("variance of a pixel, counts²")
     left.legend()
-    right.plot(exposure, signal, "o-", color="#0072b2")
+    right.loglog(exposure, signal, "o", color="#0072b2")
     right.set_xlabel("exposure, ms")
     right.set_ylabel("signal, counts")
     return canvas
@@ -50,6 +50,7 @@ def light_figure(found: LightFigures, channel: str) -> Canvas:
     axes.plot(percent, percent, color="#888", linewidth=0.8, label="nominal")
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_ylim(0, 150)
     axes.set_xlabel("power asked for, %")
     axes.set_ylabel("light, % of that at 100 %")
     axes.set_title(channel)
@@ -74,7 +75,7 @@ def plate_figure(
     axes.set_aspect("equal")
     axes.set_xlabel("stage X, mm")
     axes.set_ylabel("stage Y, mm")
-    axes.legend()
+    canvas.legend(loc="outside lower center")
     return canvas
 
 
