@@ -134,6 +134,16 @@ def test_the_light_is_found_and_doses_are_the_measured_ones(profile):
     assert facts["calibration, camera"].startswith("not measured")
 
 
+def test_a_light_that_settles_slowly_is_waited_for(askew):
+    data = yaml.safe_load(askew.read_text(encoding="utf-8"))
+    data["simulator"] |= {"led_settle_ms": 75, "clock": "real", "peak_e": 80_000}
+    askew.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    told = calibrate("light", "--microscope", askew)
+    assert "ms after a new power, to 1 %" in told
+    # A slow computer waits in other ways too, and needs to be told less.
+    assert read_model(askew, MicroscopeProfile).light_source("DAPI").settle_ms in {20, 50, 100}
+
+
 def test_what_was_measured_passes_the_check_of_the_images(profile, tmp_path):
     protocol = yaml.safe_load((ROOT / "protocols" / "quickstart.yaml").read_text(encoding="utf-8"))
     protocol |= {"wells": "B2:B3", "held_out": 1, "sites": {"rows": 1, "columns": 2}}
@@ -248,7 +258,18 @@ def test_a_fading_light_is_not_taken_for_a_bent_one():
     fading = np.exp(-0.01 * np.arange(len(order)))
     shots = [Shot(float(p), 10.0, 1000 * p / 100 * f) for p, f in zip(order, fading, strict=True)]
     times = [Shot(50.0, t, 50 * (t - 0.5)) for t in (1.0, 2.0, 5.0, 20.0, 100.0)]
-    found = light_figures(shots, times)
+    settling = [
+        (0.0, 90.0),
+        (5.0, 97.0),
+        (10.0, 99.5),
+        (50.0, 100.0),
+        (0.0, 91.0),
+        (5.0, 98.0),
+        (10.0, 99.6),
+        (50.0, 99.9),
+    ]
+    found = light_figures(shots, times, settling)
+    assert found.settle_ms == 10
     assert [round(value, 3) for _, value, _ in found.response] == [0.1, 0.5, 1.0]
     assert found.drift_percent == pytest.approx(-8.6, abs=0.1)
     assert found.lag_ms == pytest.approx(0.5, abs=0.01)

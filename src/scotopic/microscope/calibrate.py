@@ -24,6 +24,7 @@ _BRIGHT_PAIRS, _LEAST_OF_AIM = 14, 1 / 500
 _POWERS = (0.5, 1, 2, 2.5, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 _EXPOSURES_MS = (1, 2, 3, 4, 6, 10, 20, 50, 100, 200)
 _REPEATS, _FULL_EVERY = 3, 5
+_WAITS_MS, _SHORT_MS = (0, 1, 2, 5, 10, 20, 50, 100), 10.0
 _FIELD_IMAGES = 8
 _MAP_DARKS, _MAP_FLATS, _FLAT_SHARE = 48, 24, 0.4
 
@@ -100,7 +101,15 @@ def measure_light(
         Shot(led, float(ms), shots.lit(float(ms), led).mean(dtype=float) - darkness[int(ms)])
         for ms in rng.permutation(np.repeat(times, _REPEATS))
     ]
-    return light_figures(by_power, by_exposure)
+    settling: list[tuple[float, float]] = []
+    if profile.gating.how != "software":  # there nothing may settle: the sample is lit from the power on
+        short = max(_SHORT_MS, shortest)
+        say(f"settling at {short:g} ms")
+        below = float(shots.dark(short).mean(dtype=float))
+        for wait in rng.permutation(np.repeat(_WAITS_MS, _REPEATS)):
+            signal = shots.lit(short, 100, settle_ms=float(wait)).mean(dtype=float) - below
+            settling.append((float(wait), float(signal)))
+    return light_figures(by_power, by_exposure, settling)
 
 
 def measure_field(

@@ -39,8 +39,13 @@ class Shots:
         image: NDArray[Any] = self._core.getImage().copy()
         return image
 
-    def lit(self, exposure_ms: float, led_percent: float) -> NDArray[Any]:
+    def lit(self, exposure_ms: float, led_percent: float, *, settle_ms: float | None = None) -> NDArray[Any]:
         """Return an image with light, shape (Y, X), counts.
+
+        Parameters
+        ----------
+        settle_ms : float, optional
+            Wait so long after the power was set, in the dark, instead of the profile's time.
 
         Raises
         ------
@@ -53,7 +58,8 @@ class Shots:
         define_light_levels(self._core, self._profile, protocol)
         try:
             set_filters(self._core, self._profile, protocol.reference)
-            set_level(self._core, self._profile, self._source, protocol.reference)
+            source = self._source if settle_ms is None else self._source.model_copy(update={"settle_ms": settle_ms})
+            set_level(self._core, self._profile, source, protocol.reference)
             exposure = expose(self._core, self._profile)
         finally:
             switch_light_off(self._core, self._profile)

@@ -19,6 +19,7 @@ _DARK = 0.002
 _RELIABLE = 0.05
 """Largest spread of repeats, relative, at which a power is of use."""
 _MOST_BLEACHED = 0.2
+_SETTLED = 0.01
 _FLICKER, _DARK_COUNTS = 0.003, 0.1
 """Error of the mean signal of an image: a share of it, and that of darkness in counts."""
 
@@ -45,6 +46,8 @@ class LightFigures:
     """Least power measured from which on repeats agree within 5 %."""
     lag_ms: float
     """Time at the beginning of an exposure without light."""
+    settle_ms: float | None
+    """Least wait measured after a new power from which on the light is within 1 % of that after the longest; nothing where it was not measured."""
     drift_percent: float
     """Change of the light from the first to the last exposure: bleaching and warming up, taken out of all figures."""
     stability_percent: float
@@ -54,7 +57,9 @@ class LightFigures:
     error: dict[str, float] = field(default_factory=dict)
 
 
-def light_figures(by_power: Sequence[Shot], by_exposure: Sequence[Shot]) -> LightFigures:
+def light_figures(
+    by_power: Sequence[Shot], by_exposure: Sequence[Shot], settling: Sequence[tuple[float, float]] = ()
+) -> LightFigures:
     """Find the response of a light from exposures in random order, with full power again and again between them.
 
     Parameters
@@ -63,6 +68,8 @@ def light_figures(by_power: Sequence[Shot], by_exposure: Sequence[Shot]) -> Ligh
         At one exposure, several powers with repeats, in the order of time; full power (100 %) at the beginning, at the end and between.
     by_exposure : sequence of Shot
         At one power, several exposures with repeats.
+    settling : sequence of (float, float)
+        Time waited after a new power in milliseconds, and the signal of a short exposure then; with repeats.
 
     Raises
     ------
@@ -99,6 +106,7 @@ def light_figures(by_power: Sequence[Shot], by_exposure: Sequence[Shot]) -> Ligh
         dead_percent=dead,
         least_percent=min(reliable, default=100.0),
         lag_ms=lag,
+        settle_ms=_settled(settling),
         drift_percent=100 * drift,
         stability_percent=100 * float(np.std(relative[full], ddof=1)),
         linearity_percent=off_line,
@@ -108,6 +116,15 @@ def light_figures(by_power: Sequence[Shot], by_exposure: Sequence[Shot]) -> Ligh
 
 def _standard_error(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else float("nan")
+
+
+def _settled(settling: Sequence[tuple[float, float]]) -> float | None:
+    if not settling:
+        return None
+    waits = sorted({wait for wait, _ in settling})
+    means = [float(np.mean([signal for each, signal in settling if each == wait])) for wait in waits]
+    late = [abs(mean / means[-1] - 1) > _SETTLED for mean in means]
+    return waits[max((n for n, is_late in enumerate(late) if is_late), default=-1) + 1]
 
 
 def _lag(shots: Sequence[Shot]) -> tuple[float, float, float]:

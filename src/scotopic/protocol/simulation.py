@@ -180,6 +180,8 @@ class SimulatorSettings(FrozenModel):
     """LED power up to which there is no light at all."""
     led_curvature: float = Field(default=0, ge=-0.45, le=0.45)
     """How far the LED is from linear: of the light at half of its working range, this share is missing (negative: is more)."""
+    led_settle_ms: float = Field(default=0, ge=0, le=1000)
+    """Time after a new power, of which the LED says nothing, in which it gives a tenth less (with the real clock)."""
     shutter_lag_ms: float = Field(default=0, ge=0, le=1000)
     """Time that the shutter takes to let light through after it has said that it is open: exposures are so much shorter."""
     stage_um_per_s: float = Field(default=20_000, gt=0)

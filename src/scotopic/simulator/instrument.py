@@ -77,7 +77,7 @@ class Instrument:
             )
             self._noise_rng = np.random.Generator(np.random.SFC64((settings.seed, 20)))
             self._motion_rng = np.random.default_rng((settings.seed, 21))
-            self._arrival = self._clock.now()
+            self._arrival = self._led_settled = self._clock.now()
             self._light_ready = self._clock.now()
             self._seen: tuple[tuple[float, ...], Scene] | None = None
             self._led_percent = self._reported_percent = self._lamp_percent = 0.0
@@ -113,6 +113,7 @@ class Instrument:
             fault = self._faults.due("led_misreports") if percent > 0 else None
             self._reported_percent = on_step
             self._led_percent = fault.amount if fault else on_step
+            self._led_settled = self._clock.now() + self.setup.settings.led_settle_ms / 1000
             self._update_light()
 
     @property
@@ -152,7 +153,11 @@ class Instrument:
             ready = now + (self.setup.settings.led_delay_ms / 1000 if power else 0.0)
             if power and light.power_at(now) > power:
                 light.set_power(now, power)  # less light comes at once: the delay is that of rising light
-            light.set_power(ready + (lag_s if power else 0.0), power)
+            begin = ready + (lag_s if power else 0.0)
+            if power and light is self._light and self._led_settled > begin:
+                light.set_power(begin, 0.9 * power)
+                begin = self._led_settled
+            light.set_power(begin, power)
             self._light_ready = max(self._light_ready, ready)
 
     def _led_light(self) -> float:

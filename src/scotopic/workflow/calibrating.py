@@ -169,6 +169,9 @@ def calibrate_light(
         (*key, "min"): float(f"{least:.6g}"),
         ("gating", "lag_ms"): float(f"{found.lag_ms:.3g}") if found.lag_ms > 2 * found.error["lag_ms"] else 0.0,
     }
+    if found.settle_ms is not None:
+        values[*key, "settle_ms"] = found.settle_ms
+        say(f"stable                 {found.settle_ms:g} ms after a new power, to 1 %")
     more = {
         "dead_percent": found.dead_percent,
         "least_percent": found.least_percent,
