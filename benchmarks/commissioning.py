@@ -1,11 +1,12 @@
 """Calibrates a simulated microscope that is not what its profile says, and holds what was found against the truth.
 
-usage: commissioning.py --work DIR [--plots] [--plate]
+usage: commissioning.py --work DIR [--plots] [--plate] [--job]
 
 LED with a dead zone and a curvature, shutter that lags, sCMOS with maps, plate turned and mirrored, tilted focus, uneven light. Every
 `scotopic calibrate` is run as a user would run it, from a script. `--plots` copies the plots into docs/images. `--plate` acquires the whole plate
 of `protocols/low_light_96.yaml` twice, by the nominal and by the calibrated profile (with the settings that `check` proposes), and says what the
-light check makes of each (some three minutes each).
+light check makes of each (some three minutes each). `--job` runs the whole job of that plate on an ideal microscope and on the calibrated one
+(some 25 minutes each), and says whether the figures of the two reports agree within their 95 % intervals.
 Limits: gain and read noise within 3 %, doses within 2 % of truth, well centres within 10 um, focus within 1 um, shading within 2 % rms.
 """
 
@@ -19,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -45,10 +46,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--plots", action="store_true")
     parser.add_argument("--plate", action="store_true")
+    parser.add_argument("--job", action="store_true")
     asked = parser.parse_args()
     shutil.rmtree(asked.work, ignore_errors=True)
     asked.work.mkdir(parents=True)
-    nominal, measured = write_profile(asked.work / "nominal.yaml"), write_profile(asked.work / "measured.yaml")
+    odd = {
+        "camera": "scmos",
+        "placement": {well: list(at) for well, at in PLACES.items()},
+        "tilt_um_per_mm": list(TILT),
+        "illumination_falloff": FALLOFF,
+        "led_dead_percent": DEAD,
+        "led_curvature": CURVATURE,
+        "shutter_lag_ms": LAG_MS,
+    }
+    nominal, measured = (write_profile(asked.work / f"{name}.yaml", odd) for name in ("nominal", "measured"))
     print(machine())
     words = {
         "camera": ["--led-percent", "50"],
@@ -66,22 +77,23 @@ def main() -> None:
         for what in words:
             plot = sorted(asked.work.glob(f"measured.calibration/{what}*/plot.png"))[-1]
             shutil.copyfile(plot, ROOT / "docs" / "images" / f"commissioning_{what}.png")
+    protocol, adjusted = protocols(measured)
     if asked.plate:
-        plates(nominal, measured)
+        for name, profile, which in (("nominal", nominal, protocol), ("measured", measured, adjusted)):
+            acquire(name, profile, which)
+    if asked.job:
+        ideal = write_profile(asked.work / "ideal.yaml", {"illumination_falloff": 0, "camera": "scmos"})
+        run("calibrate", "camera", "--microscope", str(ideal), "--yes", "--led-percent", "50", quiet=True)
+        reports = [job(profile, which) for profile, which in ((ideal, protocol), (measured, adjusted))]
+        print("figure: ideal microscope, calibrated one; do they agree within their 95 % intervals?")
+        for line in agreement(*reports):
+            print(line)
 
 
-def write_profile(path: Path) -> Path:
+def write_profile(path: Path, simulator: dict[str, object]) -> Path:
     data = yaml.safe_load((ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8"))
     data["stage"] |= {"x_um": [-60_000, 80_000], "y_um": [-20_000, 90_000]}
-    data["simulator"] |= {
-        "camera": "scmos",
-        "placement": {well: list(at) for well, at in PLACES.items()},
-        "tilt_um_per_mm": list(TILT),
-        "illumination_falloff": FALLOFF,
-        "led_dead_percent": DEAD,
-        "led_curvature": CURVATURE,
-        "shutter_lag_ms": LAG_MS,
-    }
+    data["simulator"] |= simulator
     path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     shutil.copyfile(ROOT / "hardware_configs" / "simulated.cfg", path.parent / "simulated.cfg")
     return path
@@ -146,19 +158,58 @@ def compared(found: MicroscopeProfile) -> Iterator[tuple[str, float, float]]:
     yield "shading off, % rms", 100 * float(np.sqrt(np.mean(off**2))), 2
 
 
-def plates(nominal: Path, measured: Path) -> None:
-    """Acquire the plate by both profiles, and print what the light check says of it."""
+def protocols(measured: Path) -> tuple[Path, Path]:
+    """Write the white paper's protocol, and the same with settings that give its doses on the measured microscope."""
     protocol = yaml.safe_load((ROOT / "protocols" / "low_light_96.yaml").read_text(encoding="utf-8"))
-    path = nominal.parent / "plate.yaml"
-    path.write_text(yaml.safe_dump(protocol), encoding="utf-8")
-    adjusted = nominal.parent / "adjusted.yaml"
-    adjusted.write_text(yaml.safe_dump(protocol | {"light_levels": levels_for(measured, path)}), encoding="utf-8")
-    for name, profile, asked in (("nominal", nominal, path), ("measured", measured, adjusted)):
-        out = nominal.parent / f"RUN_{name}"
-        code = run("acquire", str(asked), "--microscope", str(profile), "--out", str(out))
-        lines = (out / "light.jsonl").read_text(encoding="utf-8").splitlines()
-        verdicts = Counter((line["level"], line["verdict"]) for line in map(json.loads, lines))
-        print(f"{name} profile: exit code {code}, verdicts {dict(sorted(verdicts.items()))}")
+    paths = measured.parent / "plate.yaml", measured.parent / "adjusted.yaml"
+    paths[0].write_text(yaml.safe_dump(protocol), encoding="utf-8")
+    paths[1].write_text(yaml.safe_dump(protocol | {"light_levels": levels_for(measured, paths[0])}), encoding="utf-8")
+    return paths
+
+
+def acquire(name: str, profile: Path, protocol: Path) -> None:
+    """Acquire the plate, and print what the light check says of it."""
+    out = profile.parent / f"RUN_{name}"
+    code = run("acquire", str(protocol), "--microscope", str(profile), "--out", str(out))
+    lines = (out / "light.jsonl").read_text(encoding="utf-8").splitlines()
+    verdicts = Counter((line["level"], line["verdict"]) for line in map(json.loads, lines))
+    print(f"{name} profile: exit code {code}, verdicts {dict(sorted(verdicts.items()))}")
+
+
+def job(profile: Path, protocol: Path) -> dict[str, Any]:
+    """Run the whole job, and return its report."""
+    out = profile.parent / f"JOB_{profile.stem}"
+    if code := run("run", str(protocol), "--microscope", str(profile), "--out", str(out)):
+        raise SystemExit(f"exit code {code}: {out}")
+    report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+def agreement(ideal: dict[str, Any], measured: dict[str, Any]) -> Iterator[str]:
+    """Yield each figure of the network's rows in both reports, with intervals, and whether these overlap."""
+    rows = [
+        {row["name"]: row for row in report["levels"] if row["source"] == "network" and row["measured"]}
+        for report in (ideal, measured)
+    ]
+    for name, there in rows[0].items():
+        here = rows[1][name]
+        figures = {"G2, %": [(row["g2_percent"], row["confidence_95"].get("g2_percent")) for row in (there, here)]}
+        figures["area, um2"] = [
+            (row["median_area_um2"], row["confidence_95"].get("median_area_um2")) for row in (there, here)
+        ]
+        for key in ("count_deviation_percent", "miss_percent", "false_percent", "f1_at_0.5"):
+            found = [row["against"]["truth"][key] for row in (there, here)]
+            figures[key] = [(each["value"], each["confidence_95"]) for each in found]
+        for what, ((one, first), (two, second)) in figures.items():
+            known = None not in (one, two, first, second)
+            told = (
+                "agree"
+                if known and first[0] <= second[1] and second[0] <= first[1]
+                else "DIFFER"
+                if known
+                else "unknown"
+            )
+            yield f"{name:>6} {what:<26} {one} {first}, {two} {second}: {told}"
 
 
 def levels_for(profile_path: Path, protocol_path: Path) -> list[dict[str, object]]:
