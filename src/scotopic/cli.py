@@ -713,6 +713,18 @@ def retake(
     typer.echo(f"{site} is given up; `scotopic acquire` or `run` with the same files takes it anew.")
 
 
+@app.command()
+def doctor(
+    microscope: Annotated[Path | None, typer.Option("--microscope", "-m", help="Profile to look at.")] = None,
+    run_folder: Annotated[Path | None, typer.Option("--run", help="Run to look at.")] = None,
+) -> None:
+    """Say what somebody who is to help must know: versions, computer, adapters, profile, last errors of a run. Nothing is moved or lit."""
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        workflow.doctor(typer.echo, profile_path=microscope, run_path=run_folder)
+
+
 @app.command("light-off")
 def light_off(
     microscope: ProfileFile,

@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING
 from pymmcore_plus._discovery import PYMMCORE_DIV, DiscoveredMM, discover_mm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _TEST_ADAPTERS = "mm_test_adapters"
+
+
+def installations() -> Iterator[str]:
+    """Yield what there is of Micro-Manager on this computer, and whether it fits, in words."""
+    for mm in discover_mm():
+        fits = "fits" if mm.div_compatible else f"does not fit: MMCore needs {PYMMCORE_DIV}"
+        yield f"{mm.path}: device interface {mm.device_interface}, {fits}"
 
 
 def adapter_folder(libraries: Iterable[str]) -> Path | None:

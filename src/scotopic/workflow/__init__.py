@@ -8,6 +8,7 @@ from scotopic.workflow.calibrating import (
     calibrate_plate,
 )
 from scotopic.workflow.darkness import segment_with_model
+from scotopic.workflow.doctor import doctor
 from scotopic.workflow.exporting import export_run, tables_into_plate
 from scotopic.workflow.importing import import_images
 from scotopic.workflow.job import check, fit_to_specimen, read_job
@@ -31,6 +32,7 @@ __all__ = [
     "calibrate_plate",
     "check",
     "compare",
+    "doctor",
     "exit_code",
     "export_model",
     "export_package",

@@ -14,6 +14,7 @@ from scotopic.protocol import (
     rounded,
 )
 from scotopic.workflow.job import checked_job
+from scotopic.workflow.run_log import run_log
 from scotopic.workflow.stages import duration
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from scotopic.protocol import ImagingProtocol
     from scotopic.store import RunFolder
     from scotopic.store.run_folder import Request
+    from scotopic.workflow.run_log import RunLog
 
 
 def acquire(
@@ -59,8 +61,25 @@ def acquire(
     ProblemsError
         If the check fails, or the folder holds another run; nothing was loaded, moved or lit then.
     """
+    with run_log(say) as log:
+        return _acquire(protocol_path, profile_path, out, log, specimen, model, on_progress, on_begin, view=view)
+
+
+def _acquire(
+    protocol_path: Path,
+    profile_path: Path,
+    out: Path,
+    log: RunLog,
+    specimen: Path | None,
+    model: Path | None,
+    on_progress: Callable[[Progress], None] | None,
+    on_begin: Callable[[ImagingProtocol], None],
+    *,
+    view: bool,
+) -> AcquireResult:
     from scotopic import microscope
 
+    say = log.say
     protocol, profile, report = checked_job(protocol_path, profile_path, out, say, specimen)
     for what, which in report.facts:
         if what == "specimen":
@@ -73,6 +92,7 @@ def acquire(
     say(f"check passed: {protocol.n_frames:,} frames planned, held-out wells: {held_out}")
     run_folder = microscope.prepare_run(protocol_path, profile_path, protocol, profile, out)
     try:
+        log.open(out)
         if view:
             _open_window(out)
         on_begin(protocol)

@@ -10,6 +10,7 @@ import psutil
 
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.workflow.command import Command
+from scotopic.workflow.run_log import run_log
 from scotopic.workflow.segmentation import LOOK_S, opened_run, segment_run
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def train(
         If the device that is asked for is not there.
     """
     run = opened_run(run_path)
-    with run.training_lock():
+    with run.training_lock(), run_log(say, run.path) as log:
+        say = log.say
         if run.latest_model() is not None and not again and not run.checkpoint_path.exists():
             say(f"there is a model already: {run.latest_model()} (--again trains another one)")
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from scotopic.workflow.run_log import run_log
 from scotopic.workflow.segmentation import opened_run, segment_run
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from scotopic.photons import CameraNoise
     from scotopic.report import Report
+    from scotopic.store import RunFolder
 
 
 def validate(run_path: Path, say: Callable[[str], None] = print, *, model: Path | None = None) -> Report:
@@ -28,12 +30,17 @@ def validate(run_path: Path, say: Callable[[str], None] = print, *, model: Path 
     ProblemsError
         If there is no run, nothing of it is finished, or the model does not fit it.
     """
+    run = opened_run(run_path)
+    with run_log(say, run.path) as log:
+        return _validate(run, log.say, model)
+
+
+def _validate(run: RunFolder, say: Callable[[str], None], model: Path | None) -> Report:
     from scotopic.report import validate as validate_run
     from scotopic.report import write_page
     from scotopic.store.files import replace_text
 
-    run = opened_run(run_path)
-    segment_run(run_path, say)
+    segment_run(run.path, say)
     path = model or run.latest_model()
     protocol, profile = run.read_protocol(), run.read_profile()
     if path is not None:

@@ -9,6 +9,7 @@ from scotopic.store import RunFolder
 from scotopic.workflow.acquisition import acquire
 from scotopic.workflow.command import Command
 from scotopic.workflow.learning import NOTHING_TO_LEARN
+from scotopic.workflow.run_log import run_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from scotopic.microscope import Progress
     from scotopic.protocol import ImagingProtocol
+    from scotopic.workflow.run_log import RunLog
 
 _MISTAKE, _INTERRUPTED = 2, 130
 _EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "budget_used_up": 1, "failed": 1, "cancelled": _INTERRUPTED}
@@ -50,9 +52,23 @@ def run(
     ProblemsError
         If the check or the verification fails.
     """
+    with run_log(say) as log:
+        return _run(protocol_path, profile_path, out, log, specimen, on_progress)
+
+
+def _run(
+    protocol_path: Path,
+    profile_path: Path,
+    out: Path,
+    log: RunLog,
+    specimen: Path | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> int:
+    say = log.say
     with ExitStack() as stack:
 
         def begin_to_learn(protocol: ImagingProtocol) -> None:
+            log.open(out)
             if protocol.training.steps is None:
                 beside.append(stack.enter_context(Command("train", out, say, "--follow")))
 
