@@ -136,9 +136,14 @@ def of_plates(plates: dict[int, dict[str, Any]]) -> list[str]:
 def time_table(plates: dict[int, dict[str, Any]]) -> Iterator[str]:
     stages = list(next(iter(plates.values()))["minutes"])
     yield from table(
-        ["seed", "clock", *(f"{stage}, min" for stage in stages)],
+        ["seed", "clock", *(f"{stage}, min" for stage in stages), "steps of training"],
         (
-            [str(seed), report["clock"], *(f"{report['minutes'].get(stage, float('nan')):.1f}" for stage in stages)]
+            [
+                str(seed),
+                report["clock"],
+                *(f"{report['minutes'].get(stage, float('nan')):.1f}" for stage in stages),
+                f"{report['training'][-1]['step']:,}",
+            ]
             for seed, report in plates.items()
         ),
     )

@@ -78,6 +78,21 @@ def test_a_channel_that_the_microscope_does_not_have_is_told(tmp_path):
     assert any("no light source for channel 'Phase'" in str(problem) for problem in report.problems)
 
 
+def test_a_reference_that_shows_no_stain_is_refused(tmp_path):
+    job = small("simulated", channel="Brightfield", light_levels=[LEVELS[0]])
+    report = check_files(job.protocol, job.protocol_path, job.profile, job.profile_path, tmp_path / "run")
+    assert any("masks come from stained images" in str(problem) for problem in report.problems)
+
+
+def test_light_is_told_for_each_channel(tmp_path):
+    job = small("simulated", light_levels=LEVELS)
+    report = check_files(job.protocol, job.protocol_path, job.profile, job.profile_path, tmp_path / "run")
+    facts = dict(report.facts)
+    assert facts["light per site, Brightfield"].startswith("0.5 ms")
+    assert facts["light in total, DAPI"].startswith("0.816 s")
+    assert [row[0] for row in report.levels] == ["brightfield (Brightfield)", "2% (DAPI)", "100% (DAPI)"]
+
+
 def test_contrast_does_not_depend_on_brightness_and_shading():
     rng = np.random.default_rng(0)
     pattern = np.ones((256, 256), np.float32)
@@ -134,6 +149,20 @@ def test_a_network_learns_to_see_without_a_stain(plate, tmp_path):
     assert {row.name for row in report.levels if row.source == "classical"} == {"100%", "2%"}
     assert report.recommendation is None
     assert report.sample_dose_by_channel["Brightfield"] == pytest.approx(8 * 0.5)
+    words = [
+        "segment",
+        str(run.path),
+        "--model",
+        str(path),
+        "--light",
+        "brightfield",
+        "--out",
+        str(tmp_path / "nuclei"),
+    ]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    words[words.index("brightfield")] = "2%"
+    assert "the model knows: brightfield" in CliRunner().invoke(app, words).output
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "in images of Brightfield, without any stain" in page
 

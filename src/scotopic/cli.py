@@ -788,12 +788,14 @@ def _print_report(report: CheckReport) -> None:
         ("Devices", ("used for", "device or preset", "from"), report.devices),
         (
             "Light levels, in order of exposure",
-            ("level", "exposure", "LED", "signal dose", "sample dose"),
+            ("level", "exposure", "power", "signal dose", "sample dose"),
             report.levels,
         ),
         ("Run", ("", ""), report.facts),
     ]
     for title, columns, rows in tables:
+        if not rows:
+            continue
         table = Table(
             *columns, title=title, title_justify="left", show_header=any(columns), box=None, padding=(0, 2, 0, 0)
         )

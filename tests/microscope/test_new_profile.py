@@ -106,5 +106,8 @@ def test_what_the_hardware_lacks_is_asked_for_and_odd_names_stay_what_they_are()
     assert read["light_sources"]["DAPI"]["device"] == "it's # 1"
     assert read["light_sources"]["DAPI"]["max"] == 1048575
     assert read["light_sources"]["DAPI"]["settle_ms"] == 0, "with gating by software it would be refused"
-    assert "or Other, Power (up to 5)" in text
+    other = read["light_sources"]["Other Power"]
+    assert (other["device"], other["max"]) == ("Other", 5), "what is not named would not be switched off"
+    assert other["switch_off"] == [{"device": "Other", "property": "Power", "value": 0}]
+    assert "the device allows 2 at least" in text
     assert read["gating"] == {"how": "software", "overhead_ms": None}

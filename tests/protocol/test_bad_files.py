@@ -177,7 +177,7 @@ BAD = {
     "levels no list": Bad(
         GOOD[GOOD.index("light_levels") : GOOD.index("focus")],
         "light_levels: bright\n",
-        ':7: light_levels = "bright": should be a valid array',
+        ':7: light_levels = "bright": should be a list, as in [a, b]',
     ),
     "order unknown": Bad(
         "focus:",

@@ -276,6 +276,8 @@ class LiveHook:
             return planned
         seen = self._last_seen(place, rules.wait_s)
         if seen is None:
+            if not planned.taken and level.taken == "when_unsure" and not (self._ready and self._ready.model):
+                return Decision(False, "no model yet: no rule could ask for it")
             return planned
         is_sentinel = self._protocol.is_sentinel(place.number, place.t)
         retaken = self._retaken[place.key]

@@ -7,6 +7,8 @@ import pymmcore_plus  # noqa: E402, F401
 
 # Importing pymmcore-plus sets the root logger to DEBUG, for every library of the process: undone here, once.
 logging.getLogger().setLevel(_root_level)
+# Its runner tells what it cancels with all positions of a plate; what matters of that is told here, in a line.
+logging.getLogger("pymmcore-plus").setLevel(logging.ERROR)
 
 from scotopic.microscope.acquire import AcquireResult, Progress, acquire  # noqa: E402
 from scotopic.microscope.check import CheckReport, check_files  # noqa: E402

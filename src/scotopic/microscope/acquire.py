@@ -293,7 +293,7 @@ class _Acquisition:
                 core.mda.set_engine(before)
         self._wrong_light = self._count_wrong_light()
         if len(self._finished) < self._planned:
-            return "cancelled", "cancelled; the same command goes on from here"
+            return "cancelled", "the same command goes on from here"
         errors = []
         if self._skipped:
             errors.append(f"{self._skipped} frames were skipped, the ledger says why")

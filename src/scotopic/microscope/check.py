@@ -338,8 +338,14 @@ def _check_light(subject: Subject) -> None:
     protocol, profile, report = subject.protocol, subject.profile, subject.report
     if any(channel not in profile.light_sources for channel in protocol.channels):
         return  # told with the presets
+    if profile.light_source(protocol.channel).transmitted:
+        told = (
+            "goes through the sample (transmitted: true): masks come from stained images, and the reference must be one"
+        )
+        subject.blame_protocol("channel", f"= {protocol.channel!r}: {told}")
     overhead = profile.gating.overhead_ms
-    site_signal = site_sample = planned_ms = 0.0
+    site_signal: dict[str, float] = dict.fromkeys(protocol.channels, 0.0)
+    site_sample, planned_ms = dict(site_signal), dict(site_signal)
     for level in protocol.levels_in_exposure_order:
         source, full = profile.light_source(protocol.channel_of(level)), protocol.full_light(level)
         setting, full_power = source.setting(level.led_percent), source.relative_power(full.led_percent)
@@ -350,11 +356,12 @@ def _check_light(subject: Subject) -> None:
             (level.exposure_ms + overhead) * power,
         )
         full_signal = profile.signal_ms(channel, full.exposure_ms, full.led_percent)
-        site_signal, site_sample = site_signal + signal, site_sample + sample
-        planned_ms += protocol.times_taken(level) * sample
+        site_signal[channel] += signal
+        site_sample[channel] += sample
+        planned_ms[channel] += protocol.times_taken(level) * sample
         report.levels.append(
             (
-                level.name,
+                level.name + (f" ({channel})" if len(protocol.channels) > 1 else ""),
                 f"{level.exposure_ms:g} ms",
                 f"{source.property} {setting.text}",
                 f"{signal / full_signal:.4%}",
@@ -384,18 +391,19 @@ def _check_light(subject: Subject) -> None:
                 f"at {level.name} the sample is lit for {level.exposure_ms + overhead:g} ms, the image sees {level.exposure_ms:g} ms",
             )
     planes = protocol.planes
-    planned_s = planned_ms / 1000
+    planned_s = sum(planned_ms.values()) / 1000
     at_most = ", if every level is taken" if any(level.taken != "always" for level in protocol.light_levels) else ""
-    report.facts += [
-        (
-            "light per site",
-            f"{site_signal * planes:g} ms at full power seen by the camera, {site_sample * planes:g} ms on the sample{at_most}",
-        ),
-        (
-            "light in total",
-            f"{planned_s:,.0f} s at full power on the plate{', if no rule asks for more or less' if protocol.live else ''}",
-        ),
-    ]
+    for channel in protocol.channels:
+        of = f", {channel}" if len(protocol.channels) > 1 else ""
+        seen, given = site_signal[channel] * planes, site_sample[channel] * planes
+        if_no_rule = ", if no rule asks for more or less" if protocol.live else ""
+        report.facts += [
+            (
+                f"light per site{of}",
+                f"{seen:g} ms at full power seen by the camera, {given:g} ms on the sample{at_most}",
+            ),
+            (f"light in total{of}", f"{rounded(planned_ms[channel] / 1000)} s at full power on the plate{if_no_rule}"),
+        ]
     report.facts += [(f"calibration, {what}", told) for what, told in profile.calibration_facts(protocol.channels)]
     if protocol.light_budget_s is not None and planned_s > protocol.light_budget_s:
         subject.blame_protocol(

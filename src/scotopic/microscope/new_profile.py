@@ -188,6 +188,7 @@ def profile_text(hardware: Hardware, name: str, config: str) -> str:
                 for s in h.switches
                 if s.device not in h.shutters
             ),
+            *(line for other in h.powers[1:] for line in _another_light(other, h)),
             "",
             *_gating_lines(h.shutters),
             "",
@@ -266,17 +267,35 @@ def _power_lines(powers: Sequence[Power], settle_ms: int) -> list[str]:
             "    max:                           # ? its value at 100 % power",
             "    step:                          # ? its smallest change",
         ]
-    power, *others = powers
+    power = powers[0]
     step = 1 if power.is_whole else power.most / 1000
     return [
         f"    device: {_quoted(power.device)}                   # what sets the power",
         f"    property: {_quoted(power.property)}",
-        *(f"    # or {each.device}, {each.property} (up to {each.most:.15g})" for each in others),
         f"    min: {max(power.least, 0):.15g}                         # below this many the light is not reliable: see its data sheet",
         f"    max: {power.most:.15g}                        # value at full power: the largest that the device allows",
         f"    step: {step:.15g}                       # smallest change"
         + " that is real: see its data sheet" * (not power.is_whole),
         f"    settle_ms: {settle_ms}                  # until a new power is stable",
+    ]
+
+
+def _another_light(power: Power, hardware: Hardware) -> list[str]:
+    """Return a light source of its own for a further power: what is not named here is not switched off."""
+    free = [name for presets in hardware.presets.values() for name in presets if _quoted(name) != _channel(hardware)]
+    return [
+        f"  {_quoted(f'{power.device} {power.property}')}:    # another light: give it its channel's name; what is named here is switched off too",
+        "    preset_group: null             # or the group of its preset"
+        + (f", of {', '.join(map(_quoted, free))}" if free else ""),
+        "    # transmitted: true            # if its light goes through the sample, as for brightfield",
+        f"    device: {_quoted(power.device)}",
+        f"    property: {_quoted(power.property)}",
+        f"    min: {max(power.least, 0):.15g}",
+        f"    max: {power.most:.15g}",
+        f"    step: {1 if power.is_whole else power.most / 1000:.15g}",
+        "    switch_off:",
+        f"      - {{device: {_quoted(power.device)}, property: {_quoted(power.property)}, value: 0}}"
+        + ("" if power.least <= 0 else f"    # ? the device allows {power.least:g} at least"),
     ]
 
 

@@ -192,7 +192,13 @@ def _problem(
     elif kind == "literal_error":
         message = _not_allowed(value, context["expected"])
     else:
-        text = str(context.get("error", details["msg"])).removeprefix("Input ")
+        text = (
+            str(context.get("error", details["msg"]))
+            .removeprefix("Input ")
+            .replace("valid array", "list, as in [a, b]")
+        )
+        if value is None and kind.endswith("_type"):
+            text = f"has no value: fill it in ({text.replace('should be', 'it')})"
         given = "" if isinstance(value, dict | list) or value is None else f"= {_short(value)}: "
         message = f"{given}{text}"
     return Problem(message, file, _line(place, lines), key)

@@ -15,6 +15,7 @@ from scotopic.protocol import (
 )
 from scotopic.workflow.job import checked_job
 from scotopic.workflow.run_log import run_log
+from scotopic.workflow.segmentation import no_run
 from scotopic.workflow.stages import duration
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ def _acquire(
         log.open(out)
         if view:
             _open_window(out)
+        if protocol.live is not None and model is None and run_folder.latest_model() is None:
+            say(
+                "warning: the protocol has `live`, and there is no model yet: until one is there (--model, or a training beside) no image is "
+                "looked at, and of levels that a rule must ask for none is taken"
+            )
         on_begin(protocol)
         with _live(run_folder, protocol, profile, model, say) as director:
             result = microscope.acquire(
@@ -135,7 +141,7 @@ def watch(run_path: Path) -> None:
 
     run_folder = RunFolder(run_path)
     if not run_folder.exists:
-        raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
+        raise ProblemsError([Problem(no_run(run_path), str(run_path))])
     watch_run(run_folder)
 
 
@@ -232,7 +238,7 @@ def verify(run_path: Path) -> list[Problem]:
 
     run_folder = RunFolder(run_path)
     if not run_folder.exists:
-        raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
+        raise ProblemsError([Problem(no_run(run_path), str(run_path))])
     problems = verify_run(run_folder)
     if run_folder.is_locked():
         told = "is being acquired: what is not finished yet is missing; verify it again at its end"
@@ -277,7 +283,7 @@ def retake(run_path: Path, name: str, t: int = 0) -> None:
 
     run_folder = RunFolder(run_path)
     if not run_folder.exists:
-        raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
+        raise ProblemsError([Problem(no_run(run_path), str(run_path))])
     well, _, site = name.rpartition("_")
     if not site.isdecimal():
         raise ProblemsError([Problem("is no site; allowed: a well and a number, for example B2_0", key=name)])

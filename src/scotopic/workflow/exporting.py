@@ -76,6 +76,8 @@ def export_run(
     import pandas as pd
 
     run = opened_run(run_path)
+    protocol = run.read_protocol()
+    stained = {level.name for level in protocol.levels_of(protocol.channel)}
     if out.exists() and any(out.iterdir()):
         raise ProblemsError([Problem("is not empty; choose another folder", str(out))])
     found = _labelled(run, source)
@@ -92,17 +94,19 @@ def export_run(
             tifffile.imwrite(out / "images" / f"{image.name}.tif", read_frame(run.path, image.record))
         geometry = json.dumps({"type": "FeatureCollection", "features": list(_features(image))})
         (out / "qupath" / f"{image.name}.geojson").write_text(geometry, encoding="utf-8")
-        rows.append(_load_data(out, image, images=images))
+        if image.record.level in stained:
+            rows.append(_load_data(out, image, images=images))
         tables.append(image.table)
-    with (out / "cellprofiler.csv").open("w", encoding="utf-8", newline="") as file:
-        lines = csv.DictWriter(file, list(rows[0]))
-        lines.writeheader()
-        lines.writerows(rows)
+    if rows:  # a level of another channel shows no DNA, which is what its columns are called
+        with (out / "cellprofiler.csv").open("w", encoding="utf-8", newline="") as file:
+            lines = csv.DictWriter(file, list(rows[0]))
+            lines.writeheader()
+            lines.writerows(rows)
     table = pd.concat(tables, ignore_index=True)
     table.to_csv(out / "nuclei.csv", index=False)
     table.to_parquet(out / "nuclei.parquet", index=False)
-    say(f"exported {len(rows):,} images with {len(table):,} nuclei of {source}: {out}")
-    return len(rows)
+    say(f"exported {len(tables):,} images with {len(table):,} nuclei of {source}: {out}")
+    return len(tables)
 
 
 def tables_into_plate(run_path: Path, say: Callable[[str], None] = print, *, source: str = REFERENCE) -> int:

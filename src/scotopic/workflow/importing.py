@@ -275,6 +275,9 @@ def _profile_of(
     if pixel_size_um is None:
         told = "must be given, or --microscope: the size of a pixel on the sample, in micrometres"
         raise ProblemsError([Problem(told, key="--pixel-size-um")])
+    for channel in protocol.channels[1:]:
+        if channel not in transmitted:
+            say(f"assumed: {channel} is fluorescence (--transmitted {channel} if its light goes through the sample)")
     doses = {level.name: level.nominal_dose for level in protocol.levels_of(protocol.channel)}
     darkest = min((image for image in images if image.level in doses), key=lambda image: doses[image.level])
     image = _read(darkest)

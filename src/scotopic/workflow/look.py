@@ -76,7 +76,8 @@ def snap(
     with microscope_lock(profile, profile_path):
         core = open_microscope(profile, profile_path, protocol)
         try:
-            say(f"{name}: exposing {level or ', '.join(names)}")
+            order = ", ".join(each.name for each in protocol.levels_in_exposure_order)
+            say(f"{name}: exposing {level or order}")
             place = positions[name]
             x, y = place.x or 0.0, place.y or 0.0
             exposures = image_site(core, profile, protocol, x, y, place.z, [level] if level else ())
@@ -145,8 +146,8 @@ def _seen(
             f"{_focus(image, profile, protocol, is_bright=level.role == 'reference')}; "
             f"signal dose {rounded(signal_ms)} ms, sample dose {rounded(exposures[level.name].lit_ms * power)} ms"
         )
-        yield f"  {histogram_line(image, camera.saturation_counts)}"
         saturated = (image >= camera.saturation_counts).mean()
+        yield f"  {histogram_line(image, camera.saturation_counts)}; saturated: {saturated:.2%}"
         if saturated > MOST_SATURATED:
             yield f"warning: {saturated:.1%} of the pixels are saturated at {level.name}"
     images = {each: exposure.image for each, exposure in exposures.items()}

@@ -103,6 +103,17 @@ def follow_run(run_path: Path, *, workers: int = -1) -> None:
             time.sleep(LOOK_S)
 
 
+def no_run(path: Path) -> str:
+    """Return why there is no run in a folder, in words."""
+    from scotopic.store.files import is_remote
+
+    if not is_remote(path) and not path.exists():
+        return "is not there"
+    if path.is_file():
+        return "is a file, and no run (for images --out must be given)"
+    return "holds no run: there is no job.json in it"
+
+
 def opened_run(run_path: Path) -> RunFolder:
     """Return the run in a folder.
 
@@ -115,7 +126,7 @@ def opened_run(run_path: Path) -> RunFolder:
 
     run = RunFolder(run_path)
     if not run.exists:
-        raise ProblemsError([Problem("holds no run: there is no job.json in it", str(run_path))])
+        raise ProblemsError([Problem(no_run(run_path), str(run_path))])
     return run
 
 
@@ -232,7 +243,13 @@ def _told(name: str, nuclei: int, quality: SiteQuality | ReferenceRecord) -> str
     missed = int(quality.figures.get("unlabelled_objects") or 0)
     return (
         f"{name}: {nuclei} nuclei"
-        + (f"; {missed} as bright {'has' if missed == 1 else 'have'} no label" if missed else "")
+        + (
+            f"; {missed} more things as bright as nuclei have no label"
+            if missed > 1
+            else "; one more thing as bright as nuclei has no label"
+            if missed
+            else ""
+        )
         + (f"; not fit to learn from: {'; '.join(quality.reasons)}" if quality.reasons else "")
     )
 
@@ -292,24 +309,27 @@ def fields_of(source: Path, profile: MicroscopeProfile | None, light: str | None
 
 
 def _fields_of_run(source: Path, light: str | None) -> list[Field]:
-    from scotopic.reference import finished_frames, origin_um, read_frame
+    from scotopic.reference import finished_frames, origin_um, read_corrected
     from scotopic.store import RunFolder, site_name
 
     run_folder = RunFolder(source)
     protocol, profile = run_folder.read_protocol(), run_folder.read_profile()
-    reference = light or protocol.reference.name
+    name = light or protocol.reference.name
+    channels = {level.name: protocol.channel_of(level) for level in protocol.light_levels}
+    if name not in channels:
+        raise ProblemsError([Problem(f"has no light level {name!r}; there are: {', '.join(channels)}", str(source))])
     fields = []
     for (well, site, t), frames in finished_frames(run_folder).items():
-        if (record := frames.get(reference)) is not None:
+        if (record := frames.get(name)) is not None:
             place = {"well": well, "site": site, "t": t, "z": record.z, "level": record.level}
             fields.append(
                 Field(
                     site_name(well, site, t) if protocol.time_points > 1 else f"{well}_{site}",
-                    partial(read_frame, source, record),
+                    partial(read_corrected, source, record),
                     profile.camera,
                     protocol.nuclei,
                     origin_um(record, profile.camera),
-                    protocol.channel,
+                    channels[record.level],
                     place,
                     protocol.well_labels(well),
                 )
