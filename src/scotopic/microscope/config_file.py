@@ -13,7 +13,7 @@ from pymmcore_plus.model import Microscope
 from scotopic.protocol import Problem, ProblemsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _PYTHON_DEVICE = "#py "
 _CODE_PAGE = "cp1252"
@@ -41,7 +41,13 @@ class ConfigFile:
     @property
     def libraries(self) -> set[str]:
         """Compiled adapter libraries that it loads (Python modules not counted)."""
-        return {device.library for device in self.model.devices if "." not in device.library}
+        return self.libraries_of(self.devices)
+
+    def libraries_of(self, labels: Iterable[str]) -> set[str]:
+        """Return the compiled adapter libraries of some devices."""
+        python = {words[1].strip() for line in self.text.splitlines() if (words := _python_device(line))}
+        wanted = set(labels) - python
+        return {device.library for device in self.model.devices if device.name in wanted}
 
     def preset(self, group: str, name: str) -> list[tuple[str, str, str]] | None:
         """Return (device, property, value) of a preset, or None if there is no such preset."""
@@ -68,6 +74,12 @@ class ConfigFile:
     def pixel_sizes_um(self) -> dict[str, float]:
         """Pixel size of each resolution preset."""
         return {name: preset.pixel_size_um for name, preset in self.model.pixel_size_group.presets.items()}
+
+
+def _python_device(line: str) -> list[str]:
+    """Return the words of a line that loads a Python device; nothing of another."""
+    words = line.strip().removeprefix(_PYTHON_DEVICE).split(",")
+    return words if words[0].strip() == "pyDevice" and len(words) > 1 else []
 
 
 def read_config(path: Path) -> ConfigFile:

@@ -291,7 +291,7 @@ def retake(run_path: Path, name: str, t: int = 0) -> None:
 
 
 def light_off(profile_path: Path, *, force: bool = False) -> None:
-    """Load a microscope and switch every light off, and do nothing else.
+    """Load the devices of a microscope's light, switch every light off, and do nothing else: no stage homes.
 
     Parameters
     ----------
@@ -303,10 +303,11 @@ def light_off(profile_path: Path, *, force: bool = False) -> None:
     ProblemsError
         If the profile has mistakes, or another process drives the microscope.
     RuntimeError
-        If the hardware cannot be loaded, or some light stays on.
+        If the devices cannot be loaded, or some light stays on.
     """
-    from scotopic.microscope import close_microscope, microscope_lock, open_microscope
+    from scotopic.microscope import microscope_lock
+    from scotopic.microscope.light_alone import light_off_alone
 
     profile = read_model(profile_path, MicroscopeProfile)
     with nullcontext() if force else microscope_lock(profile, profile_path):
-        close_microscope(open_microscope(profile, profile_path))
+        light_off_alone(profile, profile_path)
