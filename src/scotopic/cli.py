@@ -725,6 +725,26 @@ def doctor(
         workflow.doctor(typer.echo, profile_path=microscope, run_path=run_folder)
 
 
+@app.command()
+def guard(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run that is acquired.")],
+    microscope: ProfileFile,
+    process: Annotated[
+        int | None, typer.Option(help="Process that acquires; the one that the run's status names without it.")
+    ] = None,
+    hangs_s: Annotated[float, typer.Option(min=1, help="Seconds without a heartbeat after which it is ended.")] = 60,
+) -> None:
+    """Watch over an acquisition: if its process dies or hangs, switch the light off. Acquisitions on hardware begin one by themselves.
+
+    Exit code 0 if the acquisition ended by itself, 1 if the light had to be switched off.
+    """
+    from scotopic import workflow
+
+    with _told_in_one_line():
+        ended = workflow.guard(run_folder, microscope, typer.echo, process=process, hangs_s=hangs_s)
+    raise typer.Exit(0 if ended else 1)
+
+
 @app.command("light-off")
 def light_off(
     microscope: ProfileFile,

@@ -10,6 +10,7 @@ from scotopic.workflow.calibrating import (
 from scotopic.workflow.darkness import segment_with_model
 from scotopic.workflow.doctor import doctor
 from scotopic.workflow.exporting import export_run, tables_into_plate
+from scotopic.workflow.guarding import guard
 from scotopic.workflow.importing import import_images
 from scotopic.workflow.job import check, fit_to_specimen, read_job
 from scotopic.workflow.learning import train
@@ -39,6 +40,7 @@ __all__ = [
     "export_run",
     "fit_to_specimen",
     "follow_run",
+    "guard",
     "import_images",
     "light_off",
     "model_facts",

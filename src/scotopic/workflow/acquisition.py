@@ -13,6 +13,7 @@ from scotopic.protocol import (
     read_model,
     rounded,
 )
+from scotopic.workflow.guarding import begin_guard
 from scotopic.workflow.job import checked_job
 from scotopic.workflow.run_log import run_log
 from scotopic.workflow.segmentation import no_run
@@ -101,6 +102,8 @@ def _acquire(
                 "warning: the protocol has `live`, and there is no model yet: until one is there (--model, or a training beside) no image is "
                 "looked at, and of levels that a rule must ask for none is taken"
             )
+        if profile.simulator is None:
+            begin_guard(out, profile_path)
         on_begin(protocol)
         with _live(run_folder, protocol, profile, model, say) as director:
             result = microscope.acquire(
