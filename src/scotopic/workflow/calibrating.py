@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import ValidationError
 
 from scotopic.protocol import (
@@ -149,7 +148,6 @@ def calibrate_light(
     found: LightFigures = _measured(
         profile_path, profile, channel, say, lambda shots: measure_light(shots, profile, say)
     )
-    source = profile.light_source(channel)
     for percent, value, error in found.response:
         say(f"at {percent:>5g} % power {100 * value:8.3f} % of the light ± {100 * error:.2g}")
     say(f"no light up to         {found.dead_percent:g} % power; repeats agree from {found.least_percent:g} % on")
@@ -158,7 +156,7 @@ def calibrate_light(
         f"drift                  {found.drift_percent:+.2f} %, taken out; spread of repeats {found.stability_percent:.2f} %"
     )
     key = ("light_sources", channel)
-    least = max(source.min, found.least_percent / 100 * source.max)
+    least = found.least_percent / 100 * profile.light_source(channel).max
     curve = [
         {"led_percent": percent, "relative_power": float(f"{max(value, 0.0):.5g}")}
         for percent, value, _ in found.response
@@ -352,6 +350,8 @@ def _light_of_run(
     run_path: Path, profile: MicroscopeProfile, channel: str, say: Callable[[str], None]
 ) -> tuple[Illumination, float]:
     """Return the illumination that the nuclei of a run show, and how sure it is: nuclei are as bright wherever they lie in a field."""
+    import pandas as pd
+
     from scotopic.nuclei import estimate_illumination
     from scotopic.reference import REFERENCE
     from scotopic.workflow.segmentation import opened_run, segment_run
