@@ -121,7 +121,8 @@ def of_plates(plates: dict[int, dict[str, Any]]) -> list[str]:
         f"## The plate of the white paper, simulated ({len(plates)} plate{'s' if len(plates) > 1 else ''})",
         "",
         "96 wells x 9 sites x 4 light levels, 3,456 frames, six wells held out, each seed a specimen and a training of its own (12 minutes). "
-        "Missed, false and F1 are against the specimen's truth.",
+        "Missed, false and F1 are against the specimen's truth. Twelve minutes give as many steps as the computer had time for: other work "
+        "on it costs steps.",
         "",
         *time_table(plates),
     ]
