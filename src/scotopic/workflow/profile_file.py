@@ -73,7 +73,10 @@ def edit_profile(path: Path, measured: Measured, date: str, record: str) -> dict
         old = inner.get(last)
         if old is not None:
             before[".".join(key)] = _as_plain(old)
-        inner[last] = _as_yaml(value)
+        if last in inner or not inner:
+            inner[last] = _as_yaml(value)
+        else:  # before the last key, to which the blank lines below belong
+            inner.insert(len(inner) - 1, last, _as_yaml(value))
         if isinstance(value, int | float):
             told = f"measured {date[:10]}" + (f", before: {old:g}" if old is not None else "")
             _add_comment(inner, last, told)
