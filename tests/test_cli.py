@@ -105,7 +105,7 @@ def nuclei_in_empty_fields(path):
 def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     """The thin path through everything: it grows with every part."""
     out, protocol = tmp_path / "RUN", tmp_path / "short.yaml"
-    text = QUICKSTART.read_text(encoding="utf-8").replace("training: {minutes: 2}", "training: {steps: 250}")
+    text = QUICKSTART.read_text(encoding="utf-8").replace("training: {minutes: 2}", "training: {steps: 180}")
     protocol.write_text(text.replace("rows: 2, columns: 2", "rows: 1, columns: 2"), encoding="utf-8")
     result = scotopic("run", protocol, "--microscope", SIMULATED, "--out", out)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -126,7 +126,7 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     assert Report.model_validate(report).held_out_wells == ("B2", "B4")
     rows = {(row["source"], row["name"]): row for row in report["levels"]}
     assert len(rows) == 12
-    assert rows["network", "100%"]["against"]["truth"]["f1_at_0.5"]["value"] > 0.5, "after 250 steps"
+    assert rows["network", "100%"]["against"]["truth"]["f1_at_0.5"]["value"] > 0.5, "after 180 steps"
     assert rows["reference", "0.05%"]["against"]["truth"]["f1_at_0.5"]["value"] > 0.9
     assert rows["classical", "0.05%"]["against"]["truth"]["f1_at_0.5"]["value"] < 0.7
     page = (out / "report.html").read_text(encoding="utf-8")
