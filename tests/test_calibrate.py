@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -12,6 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from conftest import ROOT, acquired, load_job
+from lasting import STATE
 from scotopic.cli import app
 from scotopic.microscope import check_files
 from scotopic.nuclei import Illumination
@@ -134,6 +139,42 @@ def test_the_light_is_found_and_doses_are_the_measured_ones(profile):
     assert facts["calibration, camera"].startswith("not measured")
 
 
+def test_a_light_is_found_the_same_again(profile):
+    calibrate("light", "--microscope", profile)
+    first = read_model(profile, MicroscopeProfile).light_source("DAPI")
+    calibrate("light", "--microscope", profile)
+    again = read_model(profile, MicroscopeProfile).light_source("DAPI")
+    assert again.min == first.min == 2, "powers below the profile's are tried too, and not raised to it"
+    for one, other in zip(first.dose_curve, again.dose_curve, strict=True):
+        assert other.relative_power == pytest.approx(one.relative_power, abs=2e-3)
+
+
+def test_a_kill_during_a_calibration_leaves_no_light_on(tmp_path, monkeypatch):
+    if os.name == "nt":
+        pytest.skip("Windows has no SIGTERM that a process can catch")
+    text = (ROOT / "hardware_configs" / "simulated.cfg").read_text(encoding="utf-8")
+    for label, module in {"LED": "lasting,LastingLED", "Shutter": "lasting,LastingShutter"}.items():
+        line = next(each for each in text.splitlines() if each.startswith(f"#py pyDevice,{label},"))
+        text = text.replace(line, f"#py pyDevice,{label},{module}")
+    (tmp_path / "simulated.cfg").write_text(text, encoding="utf-8")
+    data = yaml.safe_load((ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8"))
+    data["simulator"] |= {"clock": "real"}
+    (tmp_path / "lasting.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    led = tmp_path / "power.txt"
+    monkeypatch.setenv(STATE, str(led))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    words = ["calibrate", "light", "--channel", "DAPI", "--microscope", str(tmp_path / "lasting.yaml"), "--yes"]
+    process = subprocess.Popen([sys.executable, "-m", "scotopic", *words], stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not (led.exists() and float(led.read_text(encoding="utf-8") or 0) > 0):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    process.terminate()
+    assert process.wait() == 130
+    assert float(led.read_text(encoding="utf-8")) == 0
+
+
 def test_a_light_that_settles_slowly_is_waited_for(askew):
     data = yaml.safe_load(askew.read_text(encoding="utf-8"))
     data["simulator"] |= {"led_settle_ms": 75, "clock": "real", "peak_e": 80_000}
@@ -212,6 +253,16 @@ def test_a_wrong_step_is_told_and_changes_nothing(profile, change, words, told):
     assert told in result.output.replace("\n", " ")
     assert profile.read_text(encoding="utf-8") == before
     assert not list(profile.parent.glob("*.calibration"))
+    assert words == ("light", "--channel", "GFP") or "light given to what lies there" in result.output
+
+
+def test_who_does_not_want_the_stage_to_move_says_so(askew):
+    before = askew.read_text(encoding="utf-8")
+    words = ["calibrate", "plate", "--microscope", str(askew), *wells_at("A1", "A12", "H1")]
+    result = CliRunner().invoke(app, words, input="n\n")
+    assert result.exit_code == 2
+    assert "stopped before the move to H12" in result.output.replace("\n", " ")
+    assert askew.read_text(encoding="utf-8") == before
 
 
 def test_who_says_no_is_not_measured(profile):

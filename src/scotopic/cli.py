@@ -172,6 +172,7 @@ def calibrate_camera(
     from scotopic import workflow
 
     with _told_in_one_line():
+        _let_ending_signals_interrupt()
         workflow.calibrate_camera(microscope, typer.echo, _ask(yes), channel=channel, led_percent=led_percent)
 
 
@@ -181,6 +182,7 @@ def calibrate_light(microscope: ProfileFile, channel: Channel = None, yes: Yes =
     from scotopic import workflow
 
     with _told_in_one_line():
+        _let_ending_signals_interrupt()
         workflow.calibrate_light(microscope, typer.echo, _ask(yes), channel=channel)
 
 
@@ -218,10 +220,11 @@ def calibrate_plate(
         if yes:
             typer.echo(told)
             return ""
-        answer: str = typer.prompt(f"{told}. Enter when done", default="", show_default=False)
+        answer: str = typer.prompt(f"{told}. Enter goes on", default="", show_default=False)
         return answer
 
     with _told_in_one_line():
+        _let_ending_signals_interrupt()
         workflow.calibrate_plate(
             microscope,
             typer.echo,
@@ -248,6 +251,7 @@ def calibrate_illumination(
     from scotopic import workflow
 
     with _told_in_one_line():
+        _let_ending_signals_interrupt()
         workflow.calibrate_illumination(microscope, typer.echo, _ask(yes), channel=channel, run_path=run_folder)
 
 

@@ -69,9 +69,7 @@ def measure_camera(
     return found, maps
 
 
-def measure_light(
-    shots: Shots, profile: MicroscopeProfile, say: Callable[[str], None], *, seed: int = 0
-) -> LightFigures:
+def measure_light(shots: Shots, profile: MicroscopeProfile, say: Callable[[str], None]) -> LightFigures:
     """Take images at many powers and exposures in random order, with repeats, and full power again and again between them.
 
     Raises
@@ -81,18 +79,17 @@ def measure_light(
     RuntimeError
         If a device fails. The light is off.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     exposure = _exposure_for(shots, profile, 100, _AIM)
     say(f"powers at {exposure:.3g} ms: full power fills the camera to {_AIM:.0%}")
     dark = float(shots.dark(exposure).mean(dtype=float))
-    powers = [each for each in dict.fromkeys(map(shots.on_step, _POWERS)) if each < 100]
+    powers = [each for each in dict.fromkeys(map(shots.on_step, _POWERS)) if shots.least_percent <= each < 100]
     order = list(rng.permutation(np.repeat(powers, _REPEATS)))
     for at in range(len(order), -1, -_FULL_EVERY):
         order.insert(at, 100.0)
     order = [100.0, *order, 100.0]
     by_power = [Shot(float(led), exposure, shots.lit(exposure, float(led)).mean(dtype=float) - dark) for led in order]
     led = _power_for(by_power, exposure, max(_EXPOSURES_MS))
-    led = shots.on_step(led)
     say(f"exposures at {led:g} % power")
     shortest = profile.camera.min_exposure_ms
     times = [ms for ms in _EXPOSURES_MS if ms >= shortest]
@@ -112,10 +109,8 @@ def measure_light(
     return light_figures(by_power, by_exposure, settling)
 
 
-def measure_field(
-    shots: Shots, profile: MicroscopeProfile, say: Callable[[str], None], led_percent: float = 100
-) -> NDArray[np.float64]:
-    """Return the mean of some images of an even slide above darkness, counts, shape (Y, X).
+def measure_field(shots: Shots, profile: MicroscopeProfile, say: Callable[[str], None]) -> NDArray[np.float64]:
+    """Return the mean of some images of an even slide at full power above darkness, counts, shape (Y, X).
 
     Raises
     ------
@@ -124,9 +119,9 @@ def measure_field(
     RuntimeError
         If a device fails. The light is off.
     """
-    exposure = _exposure_for(shots, profile, led_percent, 0.5)
+    exposure = _exposure_for(shots, profile, 100, 0.5)
     say(f"{_FIELD_IMAGES} images of {exposure:.3g} ms")
-    lit = np.mean([shots.lit(exposure, led_percent) for _ in range(_FIELD_IMAGES)], axis=0)
+    lit = np.mean([shots.lit(exposure, 100) for _ in range(_FIELD_IMAGES)], axis=0)
     dark = np.mean([shots.dark(exposure) for _ in range(_FIELD_IMAGES)], axis=0)
     field: NDArray[np.float64] = lit - dark
     return field
@@ -150,7 +145,8 @@ def _exposure_for(shots: Shots, profile: MicroscopeProfile, led_percent: float, 
         )
         if (image >= camera.saturation_counts).mean() > 0.5:
             raise CannotTellError(
-                f"saturated at {exposure:g} ms and {led_percent:g} % power: less power (--led-percent), or a dimmer slide"
+                f"saturated at {exposure:g} ms and {led_percent:g} % power: less power (`calibrate camera --led-percent`), "
+                "a dimmer slide, or a grey filter"
             )
         if above > 0.02 * room:
             found = exposure * share * room / above

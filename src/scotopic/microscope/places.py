@@ -22,19 +22,6 @@ _STEP_UM = 5000.0
 _ROUND = 0.15
 
 
-def place(core: CMMCorePlus, profile: MicroscopeProfile) -> tuple[float, float]:
-    """Return where the stage stands, in micrometres.
-
-    Raises
-    ------
-    CannotTellError
-        If that is outside the profile's limits.
-    """
-    x, y = core.getXYPosition()
-    refuse_outside(profile, x, y)
-    return x, y
-
-
 def refuse_outside(profile: MicroscopeProfile, x_um: float, y_um: float) -> None:
     """Refuse a stage position outside the limits of the profile.
 
@@ -63,18 +50,6 @@ def go_slowly(core: CMMCorePlus, profile: MicroscopeProfile, x_um: float, y_um: 
     steps = max(1, math.ceil(math.dist((x0, y0), (x_um, y_um)) / _STEP_UM))
     for step in range(1, steps + 1):
         go_to(core, profile, (x0 + (x_um - x0) * step / steps, y0 + (y_um - y0) * step / steps), None)
-
-
-def focused(core: CMMCorePlus, profile: MicroscopeProfile) -> float:
-    """Let the autofocus find the focus, and return its height in micrometres.
-
-    Raises
-    ------
-    RuntimeError
-        If it does not find it, or leaves the limits of the Z drive.
-    """
-    autofocus(core, profile, retries=2)
-    return core.getZPosition()
 
 
 def circle_centre(points_um: Sequence[tuple[float, float]], diameter_um: float | None) -> tuple[float, float]:
@@ -153,9 +128,12 @@ class Places:
         if well in self._given:
             return self.centre(well)
         refuse_outside(self._profile, *expected)
-        self._ask(
-            f"The stage goes to {well}, {expected[0]:.0f}, {expected[1]:.0f} um, in steps of 5 mm; the objective must be clear of the plate"
+        answer = self._ask(
+            f"The stage goes to {well}, {expected[0]:.0f}, {expected[1]:.0f} um, in steps of 5 mm; the objective must be clear of the "
+            "plate (`n` stops here)"
         )
+        if answer.strip().lower() in {"n", "no"}:
+            raise CannotTellError(f"stopped before the move to {well}")
         go_slowly(self._core, self._profile, *expected)
         return self._told(f"Is the centre of {well} under the objective? If not, drive there")
 
@@ -169,17 +147,19 @@ class Places:
         """
         go_slowly(self._core, self._profile, *at)
         if self._profile.stage.autofocus_device is not None:
-            return focused(self._core, self._profile)
-        self._ask(f"Focus in {well}")
+            autofocus(self._core, self._profile, retries=2)
+        else:
+            self._ask(f"Focus in {well}")
         return float(self._core.getZPosition())
 
     def _told(self, what: str) -> tuple[float, float]:
         typed = self._ask(f"{what}; or type its stage position, X Y in um")
-        if not typed.strip():
-            return place(self._core, self._profile)
-        try:
-            x, y = map(float, typed.replace(",", " ").split())
-        except ValueError:
-            raise ValueError(f"{typed!r} is no stage position; allowed: X Y in um") from None
+        if typed.strip():
+            try:
+                x, y = map(float, typed.replace(",", " ").split())
+            except ValueError:
+                raise ValueError(f"{typed!r} is no stage position; allowed: X Y in um") from None
+        else:
+            x, y = self._core.getXYPosition()
         refuse_outside(self._profile, x, y)
         return x, y

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scotopic.microscope.core import define_light_levels, switch_light_off
-from scotopic.microscope.exposure import expose, set_filters, set_level
+from scotopic.microscope.exposure import ExposureFailedError, expose, set_filters, set_level
 from scotopic.protocol import ImagingProtocol
 
 if TYPE_CHECKING:
@@ -19,8 +19,12 @@ class Shots:
     """Takes images of one channel for calibration; nothing moves."""
 
     def __init__(self, core: CMMCorePlus, profile: MicroscopeProfile, channel: str) -> None:
-        self._core, self._profile, self._channel = core, profile, channel
-        self._source = profile.light_source(channel)
+        # Below what the profile takes for reliable as well: that is what is to be found out, and a power that is raised to it
+        # would be taken for another.
+        self._source = profile.light_source(channel).model_copy(update={"min": 0.0})
+        sources = profile.light_sources | {channel: self._source}
+        self._core, self._channel = core, channel
+        self._profile = profile.model_copy(update={"light_sources": sources})
         core.setAutoShutter(False)  # light is let on and off here, in the open
         self.sample_dose_ms = 0.0
         """Light given so far, in milliseconds at full power (by nominal power: it is what is being measured)."""
@@ -61,10 +65,20 @@ class Shots:
             source = self._source if settle_ms is None else self._source.model_copy(update={"settle_ms": settle_ms})
             set_level(self._core, self._profile, source, protocol.reference)
             exposure = expose(self._core, self._profile)
+            self.sample_dose_ms += exposure.lit_ms * led_percent / 100
+        except ExposureFailedError as error:
+            self.sample_dose_ms += error.lit_ms * led_percent / 100
+            raise
         finally:
             switch_light_off(self._core, self._profile)
-        self.sample_dose_ms += exposure.lit_ms * led_percent / 100
         return exposure.image
+
+    @property
+    def least_percent(self) -> float:
+        """Least power above none that the device takes."""
+        device, name = self._source.device, self._source.property
+        low = self._core.getPropertyLowerLimit(device, name) if self._core.hasPropertyLimits(device, name) else 0.0
+        return max(low / self._source.max * 100, self.on_step(0))
 
     def on_step(self, led_percent: float) -> float:
         """Return the nearest power that the source can be set to, whatever its profile says is of use."""

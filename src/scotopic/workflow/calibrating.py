@@ -414,15 +414,14 @@ def _measured(
         lit = profile.model_copy(update={"simulator": simulator})
     with microscope_lock(profile, profile_path):
         core = open_microscope(lit, profile_path)
+        shots = Shots(core, profile, channel)
         try:
-            shots = Shots(core, profile, channel)
-            found = measure(shots)
+            return measure(shots)
         except CannotTellError as error:
             raise ProblemsError([Problem(f"{error}; the profile is as it was", str(profile_path))]) from error
         finally:
             close_microscope(core)
-    say(f"light given to what lies there: {rounded(shots.sample_dose_ms / 1000)} s at full power")
-    return found
+            say(f"light given to what lies there: {rounded(shots.sample_dose_ms / 1000)} s at full power")
 
 
 def _write(profile_path: Path, measured: Measured, figure: Figure, say: Callable[[str], None]) -> Path:

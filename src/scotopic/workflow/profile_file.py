@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scotopic.protocol import MicroscopeProfile, read_model
+from scotopic.store.files import replace_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,13 +94,15 @@ def edit_profile(path: Path, measured: Measured, date: str, record: str) -> dict
         calibrations.setdefault(measured.what, {})[measured.channel] = entry
     stream = io.StringIO()
     yaml.dump(root, stream)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(stream.getvalue(), encoding="utf-8")
+    tried = path.with_name(
+        f".{path.name}.partial"
+    )  # beside it: what is named relative to a profile is found from there
+    tried.write_text(stream.getvalue(), encoding="utf-8")
     try:
-        read_model(partial, MicroscopeProfile)
-        os.replace(partial, path)
+        read_model(tried, MicroscopeProfile)
     finally:
-        partial.unlink(missing_ok=True)
+        tried.unlink()
+    replace_text(path, stream.getvalue())
     return before
 
 
