@@ -14,6 +14,8 @@ import yaml
 
 from conftest import ROOT
 from lasting import STATE
+from scotopic.microscope import microscope_lock
+from scotopic.protocol import MicroscopeProfile, ProblemsError, read_model
 from scotopic.store import RunFolder
 from scotopic.workflow import guard
 
@@ -94,6 +96,33 @@ def test_a_process_that_hangs_is_ended_and_made_dark(burning):
     assert not psutil.pid_exists(process.pid)
     assert power(burning) == 0
     assert "has not answered for 6 s" in (run / "run.log").read_text(encoding="utf-8")
+
+
+def test_where_the_light_stays_out_of_reach_it_is_said(burning, monkeypatch):
+    monkeypatch.setattr("scotopic.workflow.guarding._PORT_FREE_S", 0)
+    here, said = burning.parent, []
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (here / "run").mkdir()
+    (here / "burning.cfg").unlink()
+    with pytest.raises(ProblemsError):
+        guard(here / "run", here / "burning.yaml", said.append, process=ended.pid)
+    assert "LOOK WHETHER IT IS ON" in said[-1]
+    with pytest.raises(ProblemsError, match="no acquisition to watch over"):
+        guard(here / "run", here / "burning.yaml", said.append)
+
+
+def test_a_microscope_that_another_process_has_by_then_is_left_to_it(burning, monkeypatch):
+    monkeypatch.setattr("scotopic.workflow.guarding._PORT_FREE_S", 0)
+    here, said = burning.parent, []
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (here / "run").mkdir()
+    burning.write_text("50", encoding="utf-8")
+    with microscope_lock(read_model(here / "burning.yaml", MicroscopeProfile), here / "burning.yaml"):
+        assert guard(here / "run", here / "burning.yaml", said.append, process=ended.pid) is False
+    assert "the light is that process's" in said[-1]
+    assert power(burning) == 50
 
 
 @pytest.mark.e2e

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from scotopic.protocol import MicroscopeProfile
 
 
+class MicroscopeTakenError(ProblemsError):
+    """Another process drives the microscope."""
+
+
 @contextmanager
 def microscope_lock(profile: MicroscopeProfile, profile_path: Path) -> Iterator[None]:
     """Have a microscope for this process; a dead process holds nothing.
@@ -55,7 +59,7 @@ def config_lock(config: Path) -> Iterator[None]:
         lock.acquire()
         _share(path, 0o666)
     except LockedError as error:
-        raise ProblemsError([Problem(f"this microscope is driven by {error}", str(config))]) from error
+        raise MicroscopeTakenError([Problem(f"this microscope is driven by {error}", str(config))]) from error
     except OSError as error:
         raise ProblemsError(
             [Problem(f"this microscope cannot be locked: {folder}: {error.strerror}", str(config))]

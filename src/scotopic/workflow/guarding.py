@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from scotopic.protocol import MicroscopeProfile, ProblemsError, read_model
+from scotopic.protocol import MicroscopeProfile, Problem, ProblemsError, read_model
 from scotopic.store import RunFolder
 from scotopic.workflow.run_log import run_log
 
@@ -24,7 +25,7 @@ _HANGS_S = 60.0
 """A heart that has not beaten for so long, by the guard's own count, does not beat any more: it beats every five seconds."""
 _PORT_FREE_S = 30.0
 """A port is free some time after its process has died."""
-_UNDER_WAY = {"running", "paused"}
+_UNDER_WAY = {"running", "paused", "interrupted"}
 
 
 def guard(
@@ -58,99 +59,89 @@ def guard(
     ProblemsError
         If the profile has mistakes.
     """
-    profile = read_model(profile_path, MicroscopeProfile)
-    run, watched = RunFolder(run_path), _Watched(process)
+    profile, run = read_model(profile_path, MicroscopeProfile), RunFolder(run_path)
+    number = process or run.read_status("acquire").get("process")
+    if number is None:
+        raise ProblemsError([Problem("has no acquisition to watch over", str(run_path))])
+    watched = _process(number)
     silent_s, heard, looked = 0.0, "", time.monotonic()
-    while True:
+    while watched is not None and _lives(watched):
         time.sleep(_LOOK_S)
         status = run.read_status("acquire")
-        watched.learn(status.get("process"))
-        if (
-            status
-            and status.get("state") not in {*_UNDER_WAY, "interrupted"}
-            and status.get("process") == watched.number
-        ):
+        if _has_ended(status, number):
             return True
-        if not watched.lives():
-            break
         now = time.monotonic()
         # In its own steps: a computer that has slept has not let anybody's heart beat.
         silent_s += min(now - looked, 2 * _LOOK_S)
         looked = now
         if (beat := str(status.get("heartbeat", ""))) != heard:
             silent_s, heard = 0.0, beat
-        if silent_s > hangs_s and heard:
+        if silent_s > hangs_s and status.get("process") == number:
             with run_log(say, run_path) as log:
-                log.say(f"guard: process {watched.number} has not answered for {hangs_s:g} s; it is ended")
-            watched.kill()
+                log.say(f"guard: process {number} has not answered for {hangs_s:g} s; it is ended")
+            with suppress(psutil.NoSuchProcess):
+                watched.kill()
             break
+    if _has_ended(run.read_status("acquire"), number):  # between two looks
+        return True
     with run_log(say, run_path) as log:
-        _make_dark(profile, profile_path, log.say, watched.number)
-    run.write_status("guard", state="light switched off", message=f"process {watched.number} had not ended by itself")
+        log.say(f"guard: process {number} is gone and had not ended its run; the light is being switched off")
+        _make_dark(profile, profile_path, log.say, watched)
+    run.write_status("guard", state="light switched off", message=f"process {number} had not ended by itself")
     return False
 
 
-class _Watched:
-    """The process that acquires, known by its number and start: another one may get the number."""
-
-    def __init__(self, number: int | None) -> None:
-        self.number = number
-        self._process: psutil.Process | None = None
-        self.learn(number)
-
-    def learn(self, number: int | None) -> None:
-        """Take the process that a status names, if it lives; a run that goes on has another one."""
-        if number is None or (self._process is not None and number == self.number):
-            return
-        try:
-            self._process = psutil.Process(number)
-            self.number = number
-        except psutil.NoSuchProcess:
-            self.number = self.number or number
-
-    def lives(self) -> bool:
-        """Return whether it is there and no zombie."""
-        try:
-            return (
-                self._process is not None
-                and self._process.is_running()
-                and self._process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.NoSuchProcess:
-            return False
-
-    def kill(self) -> None:
-        """End it, whatever it is doing."""
-        try:
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait(_PORT_FREE_S)
-        except (psutil.NoSuchProcess, psutil.TimeoutExpired):
-            pass
+def _has_ended(status: dict[str, Any], number: int) -> bool:
+    """Return whether an acquisition says itself that it has ended."""
+    return status.get("process") == number and status.get("state") not in _UNDER_WAY
 
 
-def _make_dark(profile: MicroscopeProfile, profile_path: Path, say: Callable[[str], None], number: int | None) -> None:
-    """Switch the light off as soon as the devices can be had; leave it to whoever has the microscope by then."""
-    from scotopic.microscope import microscope_lock
+def _process(number: int) -> psutil.Process | None:
+    """Return a process by its number; it is known by its start too, for another one may get the number."""
+    try:
+        return psutil.Process(number)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _make_dark(
+    profile: MicroscopeProfile, profile_path: Path, say: Callable[[str], None], watched: psutil.Process | None
+) -> None:
+    """Switch the light off as soon as the devices can be had; leave it to whoever has the microscope by then.
+
+    Raises
+    ------
+    RuntimeError, ProblemsError
+        If it cannot be switched off; that was said.
+    """
+    from scotopic.microscope import MicroscopeTakenError, microscope_lock
     from scotopic.microscope.light_alone import light_off_alone
 
-    say(f"guard: process {number} is gone and had not ended its run; the light is being switched off")
     until = time.monotonic() + _PORT_FREE_S
     while True:
         try:
             with microscope_lock(profile, profile_path):
                 light_off_alone(profile, profile_path)
-        except ProblemsError as error:  # another process has the microscope: it has made it dark at its beginning
-            say(f"guard: {error.problems[0]}; the light is that process's")
-            return
-        except RuntimeError as error:
+        except (RuntimeError, ProblemsError) as error:
+            # A process that was killed may hold the microscope for a while yet, or for ever if its driver does.
             if time.monotonic() > until:
+                is_gone = watched is None or not _lives(watched)
+                if is_gone and isinstance(error, MicroscopeTakenError):
+                    say(f"guard: {error.problems[0]}; the light is that process's")  # it made it dark at its beginning
+                    return
                 say(f"guard: the light could not be switched off: {error}: LOOK WHETHER IT IS ON")
                 raise
-            time.sleep(_LOOK_S)
         else:
             say(f"guard: the light is off ({datetime.now(UTC):%H:%M:%S} UTC)")
             return
+        time.sleep(_LOOK_S)
 
 
 def begin_guard(run_path: Path, profile_path: Path) -> None:
@@ -166,8 +157,7 @@ def begin_guard(run_path: Path, profile_path: Path) -> None:
         "--process",
         str(os.getpid()),
     ]
-    apart = (
-        {"creationflags": 0x00000208} if sys.platform == "win32" else {"start_new_session": True}
-    )  # detached, a group of its own
+    # Detached, in a group of its own (DETACHED_PROCESS and CREATE_NEW_PROCESS_GROUP on Windows).
+    apart = {"creationflags": 0x00000208} if sys.platform == "win32" else {"start_new_session": True}
     nowhere = subprocess.DEVNULL
     subprocess.Popen(words, stdin=nowhere, stdout=nowhere, stderr=nowhere, **apart)  # noqa: S603 - our own command
