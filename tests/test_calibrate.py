@@ -15,6 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import scotopic
 from conftest import ROOT, acquired, load_job
 from lasting import STATE
 from scotopic.cli import app
@@ -137,6 +138,31 @@ def test_the_light_is_found_and_doses_are_the_measured_ones(profile):
     facts = dict(report.facts)
     assert facts["calibration, light of DAPI"].startswith("measured 20")
     assert facts["calibration, camera"].startswith("not measured")
+
+
+def test_a_light_level_without_light_is_refused_and_doses_are_of_the_measured_full_light(profile):
+    calibrate("light", "--microscope", profile)
+    found = read_model(profile, MicroscopeProfile)
+    job = load_job("quickstart", "simulated")
+    levels = [
+        {"name": "half", "exposure_ms": 200, "led_percent": 50, "role": "reference"},
+        {"name": "short", "exposure_ms": 1, "led_percent": 50},
+        {"name": "dead", "exposure_ms": 4, "led_percent": 1},
+        {"name": "dim", "exposure_ms": 20, "led_percent": 50},
+    ]
+    protocol = ImagingProtocol.model_validate(
+        job.protocol.model_dump() | {"light_levels": levels, "wells": "B2:B3", "held_out": 1}
+    )
+    report = check_files(protocol, job.protocol_path, found, profile, profile.parent)
+    told = "\n".join(map(str, report.problems))
+    assert "light_levels short: 1 ms at 50 % give no light" in told
+    assert "light_levels dead: led_percent = 1" in told
+    job.profile, job.profile_path = found, profile
+    job.protocol = protocol.model_copy(update={"light_levels": (protocol.level("half"), protocol.level("dim"))})
+    run, _ = acquired(job, profile.parent / "run")
+    site = next(scotopic.open_run(run.path).sites())
+    assert site.dose("half") == pytest.approx(1, rel=1e-3), "the LED gives less than half of its light at 50 %"
+    assert site.dose("dim") == pytest.approx(18.8 / 198.8, rel=0.01)
 
 
 def test_a_light_is_found_the_same_again(profile):

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import scotopic
-from conftest import acquired, small
+from conftest import ROOT, acquired, small
 from scotopic.cli import app
 from scotopic.learning.calibration import contrast, contrast_camera
 from scotopic.learning.model import Model
@@ -188,6 +188,20 @@ def test_pairs_of_brightfield_and_fluorescence_are_imported(plate, tmp_path):
     options += ["--transmitted", "Brightfield", "--pixel-size-um", "0.65", "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(app, ["import", str(folder), *options])
     assert result.exit_code == 0, result.output
+    profile = ROOT / "hardware_configs" / "demo.yaml"
+    for words, told in (
+        (["--transmitted", "DAPI"], "--transmitted = DAPI; allowed: Brightfield"),
+        (["--microscope", str(profile)], "--transmitted is said by the profile"),
+    ):
+        refused = CliRunner().invoke(app, ["import", str(folder), *options[:-1], str(tmp_path / "other"), *words])
+        assert refused.exit_code == 2, refused.output
+        assert told in refused.output.replace("\n", " ")
+    lit = [word for word in options if word not in {"--transmitted", "Brightfield"}]
+    refused = CliRunner().invoke(
+        app, ["import", str(folder), *lit[:-1], str(tmp_path / "other"), "--microscope", str(profile)]
+    )
+    assert refused.exit_code == 2
+    assert "no light source for channel 'Brightfield'" in refused.output.replace("\n", " ")
     train(tmp_path / "run", lambda _: None, steps=2, input_levels=["bf"])
     card = Model.load(RunFolder(tmp_path / "run").latest_model()).card
     assert (card.channel, card.field_e is not None) == ("Brightfield", True)

@@ -86,6 +86,13 @@ def test_a_log_does_not_grow_without_end(tmp_path, monkeypatch):
     assert "line 499" in (tmp_path / "run.log").read_text(encoding="utf-8")
 
 
+def test_what_ends_a_run_is_in_its_log_and_told_once(tmp_path, capsys):
+    with pytest.raises(RuntimeError, match="stage jammed"), run_log(lambda _: None, tmp_path):
+        raise RuntimeError("stage jammed")
+    assert "ERROR   ended by RuntimeError: stage jammed" in (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert capsys.readouterr().err == ""
+
+
 def test_warnings_are_still_seen(tmp_path, capsys):
     with run_log(lambda _: None, tmp_path):
         logging.getLogger("scotopic.microscope").warning("the light is on")

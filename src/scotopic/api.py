@@ -252,7 +252,9 @@ class Site:
     def dose(self, level: str) -> float:
         """Return the light of an image relative to full light: the brightest level of its channel, that of the stain the reference."""
         protocol = self.run.protocol
-        return self.frames[level].signal_dose_ms / protocol.full_light(protocol.level(level)).nominal_dose
+        full = protocol.full_light(protocol.level(level))
+        full_ms = self.run.profile.signal_ms(protocol.channel_of(full), full.exposure_ms, full.led_percent)
+        return self.frames[level].signal_dose_ms / full_ms
 
     def labels(self, name: str = REFERENCE) -> NDArray[Any]:
         """Return masks, shape (Y, X), uint32; 0 is background, and all of it where no masks were made.

@@ -63,7 +63,7 @@ def _finished_stacks(run: RunFolder) -> dict[SiteKey, dict[int, Frames]]:
 
 def _sharpest(run_path: Path, stack: dict[int, Frames]) -> int:
     """Return the plane of a site whose bright image is the sharpest; the lowest, where there is none."""
-    protocol, profile, _ = _opened_run(run_path)
+    protocol, profile, *_ = _opened_run(run_path)
     bright = {z: frames[protocol.reference.name] for z, frames in stack.items() if protocol.reference.name in frames}
     if len(bright) < 2:
         return min(bright or stack)
@@ -184,36 +184,34 @@ def placed(table: pd.DataFrame, record: FrameRecord, relative_dose: float) -> pd
 
 def read_frame(run_path: Path, record: FrameRecord) -> NDArray[np.uint16]:
     """Return the image of a line of the ledger, shape (Y, X), in counts. For any process."""
-    return _opened_run(run_path)[2].read(record.well, record.site, record.level, record.t, record.z)
+    plate = _opened_run(run_path)[2]
+    return plate.read(record.well, record.site, record.level, record.t, record.z)
 
 
 def read_corrected(run_path: Path, record: FrameRecord) -> NDArray[np.uint16]:
     """Return the image of a line of the ledger as a camera of equal pixels would have given it. For any process."""
-    _, profile, _ = _opened_run(run_path)
-    image, maps = read_frame(run_path, record), _maps(run_path, (run_path / "job.json").stat().st_mtime)
+    _, profile, plate, maps = _opened_run(run_path)
+    image = plate.read(record.well, record.site, record.level, record.t, record.z)
     return image if maps is None else maps.corrected(image, profile.camera.noise)
 
 
-@lru_cache(maxsize=8)
-def _maps(run_path: Path, _changed: float) -> CameraMaps | None:
-    return RunFolder(run_path).camera_maps()
-
-
-def _opened_run(run_path: Path) -> tuple[ImagingProtocol, MicroscopeProfile, PlateStore]:
+def _opened_run(run_path: Path) -> tuple[ImagingProtocol, MicroscopeProfile, PlateStore, CameraMaps | None]:
     """Open a run once in each process, and anew where another one has come into its place."""
     return _opened(run_path, (run_path / "job.json").stat().st_mtime)
 
 
 @lru_cache(maxsize=8)
-def _opened(run_path: Path, _changed: float) -> tuple[ImagingProtocol, MicroscopeProfile, PlateStore]:
+def _opened(
+    run_path: Path, _changed: float
+) -> tuple[ImagingProtocol, MicroscopeProfile, PlateStore, CameraMaps | None]:
     run = RunFolder(run_path)
     protocol, profile = run.read_protocol(), run.read_profile()
-    return protocol, profile, run.plate(protocol, profile)
+    return protocol, profile, run.plate(protocol, profile), run.camera_maps()
 
 
 def _make_reference(run_path: Path, stack: dict[int, Frames]) -> ReferenceRecord:
     """Make, judge and write the masks of one site, in its sharpest plane, and measure them at every light level."""
-    protocol, profile, plate = _opened_run(run_path)
+    protocol, profile, plate, _ = _opened_run(run_path)
     settings, camera = protocol.nuclei, profile.camera
     frames = stack[_sharpest(run_path, stack)]
     bright = frames[protocol.reference.name]

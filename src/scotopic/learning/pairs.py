@@ -158,13 +158,13 @@ def load_site(run: RunFolder, key: SiteKey, frames: Frames, inputs: Sequence[str
     protocol, profile = run.read_protocol(), run.read_profile()
     looked_at, reference = protocol.inputs(inputs), protocol.reference.name
     full = protocol.full_light(looked_at[0])
-    images = {level: read_corrected(run.path, record) for level, record in frames.items()}
-    bright, field_e = images[reference], None
-    doses = {level: frames[level].signal_dose_ms / frames[full.name].signal_dose_ms for level in frames}
+    shown = [level.name for level in looked_at if level.name in frames]
+    bright, field_e = read_corrected(run.path, frames[reference]), None
+    images = {level: read_corrected(run.path, frames[level]) for level in {*shown, full.name}}
+    doses = {level: frames[level].signal_dose_ms / frames[full.name].signal_dose_ms for level in images}
     if profile.light_source(protocol.channel_of(full)).transmitted:
         field_e = float(np.median(bare_field(profile.camera.to_electrons(images[full.name]))))
         images = {level: contrast(image, doses[level], profile.camera) for level, image in images.items()}
-    shown = [level.name for level in looked_at if level.name in images]
     plate = run.plate(protocol, profile)
     labels = plate.read_labels(*key[:2], REFERENCE, key[2], frames[reference].z)
     table = run.nuclei.read(REFERENCE, *key)

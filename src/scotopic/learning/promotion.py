@@ -74,7 +74,7 @@ def promote(run: RunFolder, model: Model, trained: Trained) -> Promotion:
     name = model_hash(path)
     before = run.latest_model()
     old = Model.load(before) if before is not None and before != path else None
-    if old is not None and before is not None and old.card.channel == model.card.channel:
+    if before is not None and old is not None and old.card.channel == model.card.channel:
         then = check_levels(
             MapMaker(old.network, old.card.seen_by(old.card.camera), old.card.peak_e), trained.validation
         )

@@ -147,7 +147,10 @@ class _Worker:
         )
         predictor.warm_up(self._setup.shape)
         self._predictor, self._model = predictor, model_hash(path)
-        self._full_light_ms = model.card.reference_exposure_ms * model.card.reference_led_percent / 100
+        card = model.card
+        self._full_light_ms = self._profile.signal_ms(
+            card.channel, card.reference_exposure_ms, card.reference_led_percent
+        )
         log.debug("model %s", self._model)
 
     # ------------------------------------------------------------------ images

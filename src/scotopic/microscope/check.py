@@ -4,6 +4,7 @@ import math
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -356,6 +357,11 @@ def _check_light(subject: Subject) -> None:
             (level.exposure_ms + overhead) * power,
         )
         full_signal = profile.signal_ms(channel, full.exposure_ms, full.led_percent)
+        if not signal or not full_signal:
+            dark = level if not signal else full
+            told = f"{dark.exposure_ms:g} ms at {dark.led_percent:g} % give no light by what was measured: gating.lag_ms, dose_curve"
+            subject.blame_protocol(f"light_levels {dark.name}", told)
+            continue
         site_signal[channel] += signal
         site_sample[channel] += sample
         planned_ms[channel] += protocol.times_taken(level) * sample
@@ -404,7 +410,10 @@ def _check_light(subject: Subject) -> None:
             ),
             (f"light in total{of}", f"{rounded(planned_ms[channel] / 1000)} s at full power on the plate{if_no_rule}"),
         ]
-    report.facts += [(f"calibration, {what}", told) for what, told in profile.calibration_facts(protocol.channels)]
+    report.facts += [
+        (f"calibration, {what}", told)
+        for what, told in profile.calibration_facts(protocol.channels, datetime.now().astimezone())
+    ]
     if protocol.light_budget_s is not None and planned_s > protocol.light_budget_s:
         subject.blame_protocol(
             "light_budget_s", f"= {protocol.light_budget_s:g}: {rounded(planned_s)} s at full power are planned"
@@ -417,11 +426,12 @@ def _for_the_dose(level: LightLevel, profile: MicroscopeProfile, channel: str, w
     step = source.step / source.max * 100
     seen_ms = max(level.exposure_ms - profile.gating.lag_ms, 0.0)
     powers = np.arange(max(source.min / source.max * 100, step), 100 + step / 2, step)
-    doses = np.array([source.relative_power(float(power)) for power in powers]) * seen_ms
-    best = int(np.abs(doses - wanted_ms).argmin())
-    if abs(doses[best] / wanted_ms - 1) <= profile.verification.dose_tolerance_percent / 100:
+    light = np.array([source.relative_power(float(power)) for power in powers])
+    powers, light = powers[light > 0], light[light > 0]
+    best = int(np.abs(light * seen_ms - wanted_ms).argmin())
+    if abs(light[best] * seen_ms / wanted_ms - 1) <= profile.verification.dose_tolerance_percent / 100:
         return f"{level.exposure_ms:g} ms at {powers[best]:.4g} % would give it"
-    exposure = wanted_ms / source.relative_power(float(powers[best])) + profile.gating.lag_ms
+    exposure = wanted_ms / light[best] + profile.gating.lag_ms
     return f"{exposure:.4g} ms at {powers[best]:.4g} % would give it"
 
 

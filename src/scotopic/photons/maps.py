@@ -43,10 +43,10 @@ class CameraMaps:
         even = (image - self.offset_counts) / self.response + np.float32(camera.offset_counts)
         counts: NDArray[np.uint16] = np.clip(np.rint(even), 0, camera.saturation_counts).astype(np.uint16)
         counts[image >= camera.saturation_counts] = camera.saturation_counts
-        if self.hot.any():
-            from scipy import ndimage  # not before: the process that shows a run's status has no need of it
-
-            counts[self.hot] = ndimage.median_filter(counts, 3)[self.hot]
+        y, x = np.nonzero(self.hot)
+        if y.size:
+            around = np.pad(counts, 1, mode="symmetric")
+            counts[y, x] = np.median([around[y + dy, x + dx] for dy in range(3) for dx in range(3)], axis=0)
         return counts
 
     def save(self, path: Path) -> None:
@@ -80,7 +80,7 @@ def camera_maps(
     hot : NDArray[bool], shape (Y, X)
         Hot pixels.
     """
-    from scipy import ndimage
+    from scipy import ndimage  # not before: the process that shows a run's status has no need of it
 
     offset, dark_variance, n_darks = _mean_and_variance(darks)
     flat, flat_variance, n_flats = _mean_and_variance(flats)

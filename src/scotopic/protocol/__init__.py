@@ -1,6 +1,5 @@
 """What to image and with what: protocols and microscope profiles, as pure models."""
 
-from scotopic.protocol.calibrations import Calibration, Calibrations, age
 from scotopic.protocol.files import Problem, ProblemsError, read_model
 from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus, fit_plane
 from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
@@ -12,7 +11,6 @@ from scotopic.protocol.plate import Plate, expand_wells, spread_wells
 from scotopic.protocol.profile import (
     LIGHT_LEVEL_GROUP,
     Camera,
-    DosePoint,
     LightGating,
     LightSource,
     MicroscopeProfile,
@@ -33,10 +31,7 @@ from scotopic.protocol.validation import Tolerances, ValidationSettings
 
 __all__ = [
     "LIGHT_LEVEL_GROUP",
-    "Calibration",
-    "Calibrations",
     "Camera",
-    "DosePoint",
     "Fault",
     "FixedFocus",
     "HardwareFocus",
@@ -69,7 +64,6 @@ __all__ = [
     "TrainingSettings",
     "ValidationSettings",
     "ZStack",
-    "age",
     "did_you_mean",
     "expand_wells",
     "fit_placement",

@@ -37,8 +37,10 @@ class Calibrations(FrozenModel):
     """Channel -> evenness of its light over the field."""
 
 
-def age(calibration: Calibration, now: datetime) -> str:
-    """Return when something was measured, for people."""
+def when(calibration: Calibration, now: datetime | None) -> str:
+    """Return the day on which something was measured, and how long ago that is, if somebody wants to know it now."""
     then = datetime.fromisoformat(calibration.date)
+    if now is None:
+        return f"{then:%Y-%m-%d}"
     days = (now - then).days
     return f"{then:%Y-%m-%d}, {'today' if days < 1 else 'yesterday' if days < 2 else f'{days} days ago'}"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -10,13 +9,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from scotopic.photons import CameraNoise, FrozenModel
-from scotopic.protocol.calibrations import Calibrations, age
+from scotopic.protocol.calibrations import Calibrations, when
 from scotopic.protocol.focus import fit_plane
 from scotopic.protocol.names import did_you_mean
 from scotopic.protocol.simulation import SimulatorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
     from scotopic.protocol.plate import Plate
 
@@ -334,22 +334,30 @@ class MicroscopeProfile(FrozenModel):
             raise ValueError(f"the profile has no light source for channel {channel!r}; {hint}")
         return self.light_sources[channel]
 
-    def calibration_facts(self, channels: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Yield what of a microscope was measured, and when; and what is taken for true where it was not."""
-        known, now = self.calibrations, datetime.now().astimezone()
+    def calibration_facts(self, channels: Iterable[str], now: datetime | None = None) -> Iterator[tuple[str, str]]:
+        """Yield what of a microscope was measured, and when; and what is taken for true where it was not.
+
+        Parameters
+        ----------
+        channels : iterable of str
+            Channels of interest.
+        now : datetime, optional
+            How long ago that was is told as well, for who reads it now.
+        """
+        known = self.calibrations
         camera = "not measured: offset, gain and read noise are those that the profile states"
-        yield "camera", f"measured {age(known.camera, now)}" if known.camera else camera
+        yield "camera", f"measured {when(known.camera, now)}" if known.camera else camera
         for channel in channels:
             light, source = known.light.get(channel), self.light_source(channel)
             stated = (
                 "by a dose curve without a date" if source.dose_curve else "not measured: light in proportion to power"
             )
-            yield f"light of {channel}", f"measured {age(light, now)}" if light else stated
+            yield f"light of {channel}", f"measured {when(light, now)}" if light else stated
             shading = known.illumination.get(channel)
             estimated = "not measured: estimated from the nuclei of each run"
-            yield f"evenness of {channel}", f"measured {age(shading, now)}" if shading else estimated
+            yield f"evenness of {channel}", f"measured {when(shading, now)}" if shading else estimated
         stated = f"stated by {', '.join(self.plate_calibration)}" if self.plate_calibration else "none"
-        yield "place of the plate", f"measured {age(known.plate, now)}" if known.plate else stated
+        yield "place of the plate", f"measured {when(known.plate, now)}" if known.plate else stated
 
     def signal_ms(self, channel: str, exposure_ms: float, led_percent: float) -> float:
         """Return the light that an image gets, in milliseconds at full power: measured where that was done, else nominal."""

@@ -68,8 +68,10 @@ class HeldOutSites:
     def relative_dose(self, key: SiteKey, record: FrameRecord) -> float:
         """Return the light of an image relative to the site's image at full light, or to the protocol's if there is none."""
         full = self.protocol.full_light(self.protocol.level(record.level))
-        bright = self.frames[key].get(full.name)
-        return record.signal_dose_ms / (bright.signal_dose_ms if bright else full.nominal_dose)
+        if (bright := self.frames[key].get(full.name)) is not None:
+            return record.signal_dose_ms / bright.signal_dose_ms
+        channel = self.protocol.channel_of(full)
+        return record.signal_dose_ms / self.profile.signal_ms(channel, full.exposure_ms, full.led_percent)
 
 
 def _measured(

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +113,10 @@ def _profile(path: Path | None) -> Iterator[str]:
         yield from (f"error: {problem}" for problem in error.problems)
         return
     yield f"{path}: {profile.name}, with the white paper's protocol in A1"
-    yield from (f"{what}: {told}" for what, told in profile.calibration_facts(profile.light_sources))
+    yield from (
+        f"{what}: {told}"
+        for what, told in profile.calibration_facts(profile.light_sources, datetime.now().astimezone())
+    )
     yield from (f"warning: {warning}" for warning in report.warnings)
     yield from (f"error: {problem}" for problem in report.problems)
 

@@ -97,6 +97,7 @@ def import_images(
     _refuse_unplanned(images, protocol)
     assumed = profile_path is None
     profile = read_model(profile_path, MicroscopeProfile) if profile_path else None
+    _refuse_lights(protocol, profile, transmitted, profile_path)
     profile = profile or _profile_of(images, protocol, pixel_size_um, transmitted, say)
     run = RunFolder(out)
     run.lock()
@@ -116,6 +117,27 @@ def _of_known_levels(images: Sequence[ForeignImage], known: Collection[str]) -> 
             [Problem(f"{', '.join(known)}: no image is of these levels; there are {there}", key="--level")]
         )
     return kept
+
+
+def _refuse_lights(
+    protocol: ImagingProtocol,
+    profile: MicroscopeProfile | None,
+    transmitted: Collection[str],
+    profile_path: Path | None,
+) -> None:
+    """Refuse channels that the profile does not light, and what is said of their light that cannot be."""
+    if profile is not None:
+        if transmitted:
+            told = "is said by the profile (transmitted: true): give one of the two"
+            raise ProblemsError([Problem(told, key="--transmitted")])
+        for channel in protocol.channels:
+            try:
+                profile.light_source(channel)
+            except ValueError as error:
+                raise ProblemsError([Problem(str(error), str(profile_path))]) from error
+    if unknown := [channel for channel in transmitted if channel not in protocol.channels[1:]]:
+        allowed = ", ".join(protocol.channels[1:]) or "none: all levels are of the stain, which masks come from"
+        raise ProblemsError([Problem(f"= {', '.join(unknown)}; allowed: {allowed}", key="--transmitted")])
 
 
 def _refuse_unplanned(images: Sequence[ForeignImage], protocol: ImagingProtocol) -> None:
@@ -269,9 +291,6 @@ def _profile_of(
     say: Callable[[str], None],
 ) -> MicroscopeProfile:
     """Return what must be assumed of a microscope that nobody has described, and say it."""
-    if unknown := [channel for channel in transmitted if channel not in protocol.channels]:
-        told = f"= {', '.join(unknown)}: no level is of this channel; there are {', '.join(protocol.channels)}"
-        raise ProblemsError([Problem(told, key="--transmitted")])
     if pixel_size_um is None:
         told = "must be given, or --microscope: the size of a pixel on the sample, in micrometres"
         raise ProblemsError([Problem(told, key="--pixel-size-um")])
@@ -479,10 +498,11 @@ def _write_site(
             reason = str(error.problems[0])
             recorder.not_taken(FrameRecord(**asked, time=now, state="skipped", reason=reason), last=last)
             continue
-        source = profile.light_source(protocol.channel_of(level))
-        dose = round(level.exposure_ms * source.relative_power(level.led_percent), 6)
+        channel = protocol.channel_of(level)
+        signal = round(profile.signal_ms(channel, level.exposure_ms, level.led_percent), 6)
+        dose = round(level.exposure_ms * profile.light_source(channel).relative_power(level.led_percent), 6)
         taken = datetime.fromtimestamp(found.path.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
-        record = FrameRecord(**asked, time=taken, state="written", signal_dose_ms=dose, sample_dose_ms=dose)
+        record = FrameRecord(**asked, time=taken, state="written", signal_dose_ms=signal, sample_dose_ms=dose)
         recorder.frame(record, image, last=last)
         recorder.wait_for_pixels()
 

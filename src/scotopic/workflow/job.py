@@ -182,9 +182,8 @@ def _check_simulator(
     noise = CAMERA_NOISE[profile.simulator.camera]
     for key in ("offset_counts", "gain_e_per_count", "read_noise_e"):
         stated, true = getattr(profile.camera, key), getattr(noise, key)
-        tolerance = (
-            0.5 if key == "offset_counts" else 0.03 * true
-        )  # counts; a measured value is not the true one to the last digit
+        # A measured value is not the true one to the last digit.
+        tolerance = 0.5 if key == "offset_counts" else 0.03 * true
         if abs(stated - true) > tolerance:
             message = f"= {stated:g}: the simulated {profile.simulator.camera} has {true:g}"
             report.warnings.append(Problem(message, str(profile_path), key=f"camera.{key}"))

@@ -188,8 +188,9 @@ def _odd_doses(
         return {}
     full = images[reference].mean() - camera.offset_counts
     odd = {}
-    for name in dose.keys() & images.keys():
-        image = images[name]
+    for name, image in images.items():
+        if name not in dose:
+            continue
         expected = full * dose[name] / dose[reference]
         signal = image.mean() - camera.offset_counts
         noise = camera.read_noise_e / camera.gain_e_per_count / image.size**0.5

@@ -70,10 +70,8 @@ def run_log(say: Callable[[str], None], run_path: Path | None = None) -> Iterato
         return
     memory = MemoryHandler(_EARLY_LINES, flushLevel=logging.CRITICAL + 1)
     log, level = RunLog(say, memory), _told.level
-    handlers = [
-        memory,
-        *filter(None, [logging.lastResort]),
-    ]  # warnings go on to be seen: with a handler Python shows none itself
+    # Warnings go on to be seen: with a handler Python shows none itself.
+    handlers = [memory, *filter(None, [logging.lastResort])]
     for handler in handlers:
         _ours.addHandler(handler)
     _told.setLevel(logging.INFO)
@@ -81,6 +79,11 @@ def run_log(say: Callable[[str], None], run_path: Path | None = None) -> Iterato
         if run_path is not None:
             log.open(run_path)
         yield log
+    except Exception as error:  # whatever ends it stands in the log too; who has called tells the user
+        for handler in handlers[1:]:
+            _ours.removeHandler(handler)
+        _told.error("ended by %s: %s", type(error).__name__, error)
+        raise
     finally:
         for handler in handlers:
             _ours.removeHandler(handler)
