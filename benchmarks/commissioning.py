@@ -79,6 +79,10 @@ def main() -> None:
             shutil.copyfile(plot, ROOT / "docs" / "images" / f"commissioning_{what}.png")
     protocol, adjusted = protocols(measured)
     if asked.plate:
+        # Where the plate lies is known to both: without that, no site would be reached, and nothing said of the light.
+        found = yaml.safe_load(measured.read_text(encoding="utf-8"))["plate_calibration"]
+        data = yaml.safe_load(nominal.read_text(encoding="utf-8")) | {"plate_calibration": found}
+        nominal.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
         for name, profile, which in (("nominal", nominal, protocol), ("measured", measured, adjusted)):
             acquire(name, profile, which)
     if asked.job:
@@ -92,7 +96,8 @@ def main() -> None:
 
 def write_profile(path: Path, simulator: dict[str, object]) -> Path:
     data = yaml.safe_load((ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8"))
-    data["stage"] |= {"x_um": [-60_000, 80_000], "y_um": [-20_000, 90_000]}
+    if "placement" in simulator:  # a mirrored plate takes another part of the stage
+        data["stage"] |= {"x_um": [-60_000, 80_000], "y_um": [-20_000, 90_000]}
     data["simulator"] |= simulator
     path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     shutil.copyfile(ROOT / "hardware_configs" / "simulated.cfg", path.parent / "simulated.cfg")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scotopic import __version__
+from scotopic.cli.common import counted, fail, let_ending_signals_interrupt, told_in_one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from scotopic.microscope import CheckReport
 
@@ -50,7 +50,7 @@ def _path(text: str) -> Path:
     try:
         return path_of(text)
     except ProblemsError as error:
-        _fail(error.problems)
+        fail(error.problems)
 
 
 StoredRun = Annotated[
@@ -142,7 +142,7 @@ def profile_new(
     """
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         workflow.new_profile(config, typer.echo, out=out, name=name)
 
 
@@ -171,8 +171,8 @@ def calibrate_camera(
     """Measure offset, gain, read noise, dark current, linearity, saturation and hot pixels, on an even fluorescent slide."""
     from scotopic import workflow
 
-    with _told_in_one_line():
-        _let_ending_signals_interrupt()
+    with told_in_one_line():
+        let_ending_signals_interrupt()
         workflow.calibrate_camera(microscope, typer.echo, _ask(yes), channel=channel, led_percent=led_percent)
 
 
@@ -181,8 +181,8 @@ def calibrate_light(microscope: ProfileFile, channel: Channel = None, yes: Yes =
     """Measure the light against power and exposure, on an even fluorescent slide: doses are the measured ones from then on."""
     from scotopic import workflow
 
-    with _told_in_one_line():
-        _let_ending_signals_interrupt()
+    with told_in_one_line():
+        let_ending_signals_interrupt()
         workflow.calibrate_light(microscope, typer.echo, _ask(yes), channel=channel)
 
 
@@ -213,7 +213,7 @@ def calibrate_plate(
         try:
             x, y = map(float, place.split(","))
         except ValueError:
-            _fail([Problem(f"= {text!r}: allowed: WELL=X,Y, for example A1=12000,8500", key="--at")])
+            fail([Problem(f"= {text!r}: allowed: WELL=X,Y, for example A1=12000,8500", key="--at")])
         known[name.strip().upper()] = (x, y)
 
     def ask(told: str) -> str:
@@ -223,8 +223,8 @@ def calibrate_plate(
         answer: str = typer.prompt(f"{told}. Enter goes on", default="", show_default=False)
         return answer
 
-    with _told_in_one_line():
-        _let_ending_signals_interrupt()
+    with told_in_one_line():
+        let_ending_signals_interrupt()
         workflow.calibrate_plate(
             microscope,
             typer.echo,
@@ -250,8 +250,8 @@ def calibrate_illumination(
     """Measure how even the light is over the field, on an even fluorescent slide or from the images of a plate."""
     from scotopic import workflow
 
-    with _told_in_one_line():
-        _let_ending_signals_interrupt()
+    with told_in_one_line():
+        let_ending_signals_interrupt()
         workflow.calibrate_illumination(microscope, typer.echo, _ask(yes), channel=channel, run_path=run_folder)
 
 
@@ -263,7 +263,7 @@ def model_show(model: ModelFile) -> None:
     """Print what a model says of itself: what it learned from, for which images it is, how good it was."""
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         for name, text in workflow.model_facts(model):
             typer.echo(f"{name:<15} {text}")
 
@@ -286,8 +286,8 @@ def model_export(
     from scotopic.protocol import Problem
 
     if onnx is None and bioimageio is None:
-        _fail([Problem("one of the two must be given, or both", key="--onnx or --bioimageio")])
-    with _told_in_one_line():
+        fail([Problem("one of the two must be given, or both", key="--onnx or --bioimageio")])
+    with told_in_one_line():
         if onnx is not None:
             workflow.export_model(model, onnx, image)
             typer.echo(f"onnxruntime finds the same nuclei; wrote {onnx}")
@@ -313,10 +313,10 @@ def check(
     try:
         report = workflow.check(protocol, microscope, connect=connect, specimen=specimen, out=out)
     except ProblemsError as error:
-        _fail(error.problems)
+        fail(error.problems)
     _print_report(report)
     if report.problems:
-        _fail(report.problems)
+        fail(report.problems)
     typer.echo(
         "Check passed." + (" Hardware compared." if connect else " From the files alone; --connect asks the hardware.")
     )
@@ -337,8 +337,8 @@ def snap(
     """Take one look before a whole run: image, histogram, saturation, focus, signal and dose of one site."""
     from scotopic import workflow
 
-    with _told_in_one_line():
-        _let_ending_signals_interrupt()
+    with told_in_one_line():
+        let_ending_signals_interrupt()
         workflow.snap(
             microscope, out, typer.echo, well=well, site=site, level=level, protocol_path=protocol, specimen=specimen
         )
@@ -364,7 +364,7 @@ def acquire(
     from scotopic import workflow
     from scotopic.display import progress_display
 
-    with _told_in_one_line():
+    with told_in_one_line():
         with progress_display(partial(workflow.stage_lines, out, to_the_report=False)) as show:
             result = workflow.acquire(
                 protocol, microscope, out, typer.echo, specimen=specimen, model=model, view=view, on_progress=show
@@ -381,7 +381,7 @@ def run(protocol: ProtocolFile, microscope: ProfileFile, out: RunOption, specime
     from scotopic import workflow
     from scotopic.display import progress_display
 
-    with _told_in_one_line():
+    with told_in_one_line():
         with progress_display(partial(workflow.stage_lines, out, to_the_report=True)) as show:
             code = workflow.run(protocol, microscope, out, typer.echo, specimen, show)
     raise typer.Exit(code)
@@ -392,11 +392,11 @@ def verify(run_folder: StoredRun) -> None:
     """Read a run again, every pixel, and compare it with its ledger. Exit code 0 or 1."""
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         problems = workflow.verify(run_folder)
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
-    typer.echo("The run is sound and complete." if not problems else _counted(problems), err=bool(problems))
+    typer.echo("The run is sound and complete." if not problems else counted(problems), err=bool(problems))
     raise typer.Exit(1 if problems else 0)
 
 
@@ -445,17 +445,17 @@ def segment(
     from scotopic.protocol import Problem
 
     if reference == (model is not None):
-        _fail(
+        fail(
             [Problem("one of the two must be given: bright images, or a network's file", key="--reference or --model")]
         )
     if model is not None and out is None:
-        _fail([Problem("must be given with --model: the folder for labels, overlays and table", key="--out")])
+        fail([Problem("must be given with --model: the folder for labels, overlays and table", key="--out")])
     for key, given in (("--follow", follow), ("--dask", dask is not None)):
         if given and out is not None:
-            _fail([Problem("is for masks that runs take themselves: --reference, without --out", key=key)])
+            fail([Problem("is for masks that runs take themselves: --reference, without --out", key=key)])
     if workers == 0:
-        _fail([Problem("= 0; allowed: 1 or more, or -1 for one a core", key="--workers")])
-    with _told_in_one_line():
+        fail([Problem("= 0; allowed: 1 or more, or -1 for one a core", key="--workers")])
+    with told_in_one_line():
         if model is not None and out is not None:
             segmented = workflow.segment_with_model(
                 images,
@@ -529,7 +529,7 @@ def import_(
     from scotopic import workflow
     from scotopic.workflow.importing import ImageSource, parsed_level, patterns_of
 
-    with _told_in_one_line():
+    with told_in_one_line():
         source = ImageSource(
             tuple(sources),
             (*(pattern or ()), *(patterns_of(preset) if preset else ())),
@@ -569,8 +569,8 @@ def export(
     from scotopic.protocol import Problem
 
     if out is None and not into_plate:
-        _fail([Problem("one of the two must be given, or both", key="--out or --into-plate")])
-    with _told_in_one_line():
+        fail([Problem("one of the two must be given, or both", key="--out or --into-plate")])
+    with told_in_one_line():
         if out is not None:
             workflow.export_run(run_folder, out, typer.echo, source=source, images=images)
         if into_plate:
@@ -602,9 +602,9 @@ def train(
     from scotopic.protocol import Problem
 
     if minutes is not None and steps is not None:
-        _fail([Problem("only one of the two can be the budget", key="--minutes and --steps")])
-    with _told_in_one_line():
-        _let_ending_signals_interrupt()
+        fail([Problem("only one of the two can be the budget", key="--minutes and --steps")])
+    with told_in_one_line():
+        let_ending_signals_interrupt()
         workflow.train(
             run_folder,
             typer.echo,
@@ -626,7 +626,7 @@ def validate(
     """Judge a model on the held-out wells: report.json and report.html. Exit code 1 if something is missing."""
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         report = workflow.validate(run_folder, typer.echo, model=model)
     raise typer.Exit(1 if report.missing else 0)
 
@@ -639,7 +639,7 @@ def report(
     """Draw report.html anew, from report.json and the images of the run."""
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         workflow.report(run_folder, typer.echo, figures=figures)
 
 
@@ -655,7 +655,7 @@ def compare(
     from scotopic import workflow
     from scotopic.workflow.reporting import COLUMNS
 
-    with _told_in_one_line():
+    with told_in_one_line():
         lines = workflow.compare(run_folders)
         table = Table(*COLUMNS, box=None, padding=(0, 2, 0, 0))
         for line in lines:
@@ -675,8 +675,8 @@ def ask(
 
     known = next((each for each in REQUESTS if each == request), None)
     if known is None:
-        _fail([Problem(f"= {request!r}; allowed: {', '.join(REQUESTS)}", key="request")])
-    with _told_in_one_line():
+        fail([Problem(f"= {request!r}; allowed: {', '.join(REQUESTS)}", key="request")])
+    with told_in_one_line():
         workflow.ask(run_folder, known)
     typer.echo(f"Asked to {request}; status/acquire.json says what became of it.")
 
@@ -686,7 +686,7 @@ def watch(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run fo
     """Show the newest image of a run in a window, with contours where nuclei were found live. It only reads."""
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         workflow.watch(run_folder)
 
 
@@ -699,7 +699,7 @@ def view(
     """Show images and masks of a run in the browser: serves the plate on this computer alone, and prints the addresses."""
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         workflow.view(run_folder, typer.echo, site=site, port=port)
 
 
@@ -712,7 +712,7 @@ def retake(
     """Give up a finished site, for example a damaged one: the next acquisition into the run takes it anew."""
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         workflow.retake(run_folder, site, time_point)
     typer.echo(f"{site} is given up; `scotopic acquire` or `run` with the same files takes it anew.")
 
@@ -725,7 +725,7 @@ def doctor(
     """Say what somebody who is to help must know: versions, computer, adapters, profile, last errors of a run. Nothing is moved or lit."""
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         workflow.doctor(typer.echo, profile_path=microscope, run_path=run_folder)
 
 
@@ -744,7 +744,7 @@ def guard(
     """
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         ended = workflow.guard(run_folder, microscope, typer.echo, process=process, hangs_s=hangs_s)
     raise typer.Exit(0 if ended else 1)
 
@@ -757,48 +757,9 @@ def light_off(
     """Switch every light of a microscope off, and do nothing else."""
     from scotopic import workflow
 
-    with _told_in_one_line():
+    with told_in_one_line():
         workflow.light_off(microscope, force=force)
     typer.echo("The light is off.")
-
-
-@contextmanager
-def _told_in_one_line() -> Iterator[None]:
-    """Turn what goes wrong into a line and an exit code: 2 for a mistake, 1 for a failure, 130 for an interrupt."""
-    from scotopic.protocol import ProblemsError
-
-    try:
-        yield
-    except ProblemsError as error:
-        _fail(error.problems)
-    except (RuntimeError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        typer.echo("Interrupted.", err=True)
-        raise typer.Exit(130) from error
-
-
-def _let_ending_signals_interrupt() -> None:
-    """Let a closed terminal or a polite kill end a run as Ctrl-C does: through every `finally`, light off."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # a shell starts background jobs deaf to SIGINT
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), interrupt)
-
-
-def _fail(problems: Sequence[object]) -> NoReturn:
-    for problem in problems:
-        typer.echo(f"error: {problem}", err=True)
-    typer.echo(_counted(problems), err=True)
-    raise typer.Exit(2)
-
-
-def _counted(problems: Sequence[object]) -> str:
-    return f"{len(problems)} problem{'s' if len(problems) > 1 else ''}."
 
 
 def _print_report(report: CheckReport) -> None:
