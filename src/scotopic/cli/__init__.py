@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scotopic import __version__
+from scotopic.cli import overnight
 from scotopic.cli.common import counted, fail, let_ending_signals_interrupt, told_in_one_line
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ _calibrate_app = typer.Typer(
     no_args_is_help=True, help="Measure the microscope, and write what was found into its profile."
 )
 app.add_typer(_calibrate_app, name="calibrate")
+app.add_typer(overnight.queue_app, name="queue")
+app.add_typer(overnight.service_app, name="service")
+app.command("notify")(overnight.notify)
 
 ProtocolFile = Annotated[Path, typer.Argument(metavar="PROTOCOL", help="Protocol file (YAML).")]
 ProfileFile = Annotated[Path, typer.Option("--microscope", "-m", help="Microscope profile (YAML).")]

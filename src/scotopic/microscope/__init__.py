@@ -22,7 +22,7 @@ from scotopic.microscope.core import (  # noqa: E402
 from scotopic.microscope.exposure import Exposure  # noqa: E402
 from scotopic.microscope.hardware_check import check_hardware  # noqa: E402
 from scotopic.microscope.light_guard import LightGuard  # noqa: E402
-from scotopic.microscope.lock import MicroscopeTakenError, config_lock, microscope_lock  # noqa: E402
+from scotopic.microscope.lock import MicroscopeTakenError, config_lock, driven_by, microscope_lock  # noqa: E402
 from scotopic.microscope.look import image_site  # noqa: E402
 from scotopic.microscope.new_profile import look_at_hardware, profile_text  # noqa: E402
 from scotopic.microscope.resume import give_up_site, prepare_run  # noqa: E402
@@ -40,6 +40,7 @@ __all__ = [
     "check_hardware",
     "close_microscope",
     "config_lock",
+    "driven_by",
     "give_up_site",
     "image_site",
     "load_config",

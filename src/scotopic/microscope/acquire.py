@@ -223,6 +223,7 @@ class _Acquisition:
             taken = datetime.fromisoformat(record.time).timestamp()
             self._begun_at[record.t] = min(taken, self._begun_at.get(record.t, taken))
         self._is_to_finish = self._is_to_stop = self._answered = False
+        self._ended_by: Literal["", "request", "signal"] = ""
         self._dose_ms = run.sample_dose_ms()
         self._wrong_light = self._count_wrong_light()
         self._planned = per_well * len(places)
@@ -314,6 +315,7 @@ class _Acquisition:
 
         May be called by a signal handler: it only sets flags, which the engine and the pulse heed.
         """
+        self._ended_by = self._ended_by or "signal"
         self._is_to_stop = self._is_to_stop or name != "SIGINT" or self._is_to_finish
         self._is_to_finish = True
         self._tell_the_engine_to_end()
@@ -377,10 +379,13 @@ class _Acquisition:
     def _heed_requests(self) -> None:
         match self._run.request():
             case "finish":
+                self._ended_by = "request"
                 self._is_to_finish = True
                 self._tell_the_engine_to_end()
             case "cancel":
-                self.asked_to_end("SIGTERM")
+                self._ended_by = "request"
+                self._is_to_finish = self._is_to_stop = True
+                self._tell_the_engine_to_end()
             case "resume":
                 pass
             case _:
@@ -555,6 +560,7 @@ class _Acquisition:
                 "acquire",
                 state=self._state,
                 message=self._message,
+                ended_by=self._ended_by,
                 started=self._started,
                 sites={"planned": progress.sites_planned, "finished": progress.sites_done},
                 frames={

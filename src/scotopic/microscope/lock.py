@@ -40,6 +40,11 @@ def microscope_lock(profile: MicroscopeProfile, profile_path: Path) -> Iterator[
         yield
 
 
+def driven_by(profile: MicroscopeProfile, profile_path: Path) -> str:
+    """Return which process drives a microscope, for a message, or nothing if none does. Looking does not take it."""
+    return "" if profile.simulator is not None else OwnedLock(_lock_path(profile.config_path(profile_path))).owner()
+
+
 @contextmanager
 def config_lock(config: Path) -> Iterator[None]:
     """Have the hardware of a Micro-Manager configuration for this process.
@@ -49,11 +54,10 @@ def config_lock(config: Path) -> Iterator[None]:
     ProblemsError
         If another process has it, saying which.
     """
-    folder = Path(os.environ.get("PROGRAMDATA") or tempfile.gettempdir()) / "scotopic"  # the same for all users
+    path = _lock_path(config)
+    folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
     _share(folder, 0o1777)
-    name = hashlib.sha256(os.path.normcase(config.resolve()).encode()).hexdigest()[:16]
-    path = folder / f"microscope-{name}.lock"
     lock = OwnedLock(path)
     try:
         lock.acquire()
@@ -68,6 +72,12 @@ def config_lock(config: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _lock_path(config: Path) -> Path:
+    folder = Path(os.environ.get("PROGRAMDATA") or tempfile.gettempdir()) / "scotopic"  # the same for all users
+    name = hashlib.sha256(os.path.normcase(config.resolve()).encode()).hexdigest()[:16]
+    return folder / f"microscope-{name}.lock"
 
 
 def _share(path: Path, mode: int) -> None:

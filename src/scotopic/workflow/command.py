@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -83,3 +83,24 @@ def end_with_the_process_that_began_this_one() -> None:
         os._exit(_INTERRUPTED)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def begin_apart(words: Sequence[str], output: Path | None = None) -> subprocess.Popen[bytes]:
+    """Begin a command of scotopic in a process of its own that outlives this one, also where its whole group is killed.
+
+    Parameters
+    ----------
+    output : Path, optional
+        File that what it says is added to; it is said to nobody without it.
+    """
+    surroundings = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
+    surroundings.pop(ENDS_WITH_STDIN, None)
+    # Detached, in a group of its own (DETACHED_PROCESS and CREATE_NEW_PROCESS_GROUP on Windows).
+    apart: dict[str, Any] = {"creationflags": 0x00000208} if sys.platform == "win32" else {"start_new_session": True}
+    command, nowhere = [sys.executable, "-m", "scotopic", *words], subprocess.DEVNULL
+    if output is None:
+        return subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, env=surroundings, **apart)  # noqa: S603 - our own command
+    with output.open("ab") as file:
+        return subprocess.Popen(  # noqa: S603 - our own command
+            command, stdin=nowhere, stdout=file, stderr=subprocess.STDOUT, env=surroundings, **apart
+        )

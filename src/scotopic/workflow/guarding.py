@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ import psutil
 
 from scotopic.protocol import MicroscopeProfile, Problem, ProblemsError, read_model
 from scotopic.store import RunFolder
+from scotopic.workflow.command import begin_apart
 from scotopic.workflow.run_log import run_log
 
 if TYPE_CHECKING:
@@ -145,19 +144,5 @@ def _make_dark(
 
 
 def begin_guard(run_path: Path, profile_path: Path) -> None:
-    """Begin a guard over this process, in a process of its own that outlives it, also where its whole group is killed."""
-    words = [
-        sys.executable,
-        "-m",
-        "scotopic",
-        "guard",
-        str(run_path),
-        "--microscope",
-        str(profile_path),
-        "--process",
-        str(os.getpid()),
-    ]
-    # Detached, in a group of its own (DETACHED_PROCESS and CREATE_NEW_PROCESS_GROUP on Windows).
-    apart = {"creationflags": 0x00000208} if sys.platform == "win32" else {"start_new_session": True}
-    nowhere = subprocess.DEVNULL
-    subprocess.Popen(words, stdin=nowhere, stdout=nowhere, stderr=nowhere, **apart)  # noqa: S603 - our own command
+    """Begin a guard over this process, in a process of its own that outlives it."""
+    begin_apart(["guard", str(run_path), "--microscope", str(profile_path), "--process", str(os.getpid())])

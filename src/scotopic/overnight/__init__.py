@@ -1,0 +1,36 @@
+"""Nights without anybody: a queue of jobs, the service that does them, messages to people, and the page to watch from."""
+
+from scotopic.overnight.jobs import (
+    Job,
+    RunWork,
+    SegmentWork,
+    State,
+    TrainWork,
+    ValidateWork,
+    Work,
+    told_work,
+)
+from scotopic.overnight.queue import Queue, queue_folder
+from scotopic.overnight.service import cancel, perform, serve
+from scotopic.overnight.times import Days, now, parse_clock, parse_days, parse_start
+
+__all__ = [
+    "Days",
+    "Job",
+    "Queue",
+    "RunWork",
+    "SegmentWork",
+    "State",
+    "TrainWork",
+    "ValidateWork",
+    "Work",
+    "cancel",
+    "now",
+    "parse_clock",
+    "parse_days",
+    "parse_start",
+    "perform",
+    "queue_folder",
+    "serve",
+    "told_work",
+]

@@ -1,0 +1,292 @@
+"""The service: begins jobs when their time has come and what they need is free, and takes over what an earlier one had begun."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import psutil
+
+from scotopic.overnight.jobs import obstacle
+from scotopic.overnight.queue import Queue
+from scotopic.overnight.schedule import Schedule
+from scotopic.overnight.times import now
+from scotopic.overnight.watching import Event, RunWatch
+from scotopic.protocol import MicroscopeProfile, Problem, ProblemsError, read_model
+from scotopic.store import LockedError, RunFolder
+from scotopic.workflow.command import begin_apart
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+    from scotopic.overnight.jobs import Job
+    from scotopic.overnight.telling import Teller
+
+logger = logging.getLogger(__name__)
+_LOOK_S = 1.0
+_BEGINS_WITHIN_S = 120.0
+"""A process that was begun for a job says so within this time, also on a computer that has just started."""
+_SAME_START_S = 1.0
+_TIDY_S = 3600.0
+_LAST_LINES = 20
+
+
+def serve(
+    folder: Path, say: Callable[[str], None] = print, *, teller: Teller | None = None, until_idle: bool = False
+) -> None:
+    """Serve a queue until somebody ends it. Jobs that are running then go on by themselves, and the next service takes them over.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the queue.
+    teller : Teller, optional
+        Tells people what happens.
+    until_idle : bool
+        End once no job is left that could begin.
+
+    Raises
+    ------
+    ProblemsError
+        If another process serves it, or the queue cannot be read or written.
+    """
+    queue = Queue(folder)
+    lock = queue.service_lock()
+    try:
+        lock.acquire()
+    except LockedError as error:
+        raise ProblemsError([Problem(f"this queue is served by {error}", str(folder))]) from error
+    except OSError as error:
+        raise ProblemsError([Problem(f"the queue cannot be written: {error.strerror}", str(folder))]) from error
+    try:
+        with _ended_by_signals() as ended, Schedule(folder, queue) as schedule:
+            service = _Service(queue, say, teller)
+            service.take_over()
+            while not ended.wait(_LOOK_S):
+                try:
+                    schedule.follow()
+                    service.look()
+                except (ProblemsError, OSError, RuntimeError):
+                    logger.exception("the service goes on, but")  # a full disk is freed, a locked file is let go
+                if until_idle and service.is_idle():
+                    break
+            if going := [job.number for job in queue.jobs() if job.state == "running"]:
+                jobs = ", ".join(map(str, going))
+                say(f"the service ends; {jobs} go on by themselves, the next service takes them over")
+    finally:
+        lock.release()
+
+
+class _Service:
+    def __init__(self, queue: Queue, say: Callable[[str], None], teller: Teller | None) -> None:
+        self._queue, self._say, self._teller = queue, say, teller
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._begun_at: dict[int, float] = {}
+        self._watches: dict[int, RunWatch] = {}
+        self._states: dict[int, str] = {}
+        self._reasons: dict[int, str] = {}
+        self._tidied_s = -_TIDY_S
+        self._has_gpu = shutil.which("nvidia-smi") is not None
+
+    def take_over(self) -> None:
+        """Say what an earlier service has left."""
+        jobs = self._queue.jobs()
+        self._states = {job.number: job.state for job in jobs}
+        running = [job for job in jobs if job.state == "running"]
+        self._say(
+            f"queue {self._queue.folder}: {sum(job.is_open for job in jobs)} jobs to do, {len(running)} under way"
+        )
+
+    def look(self) -> None:
+        """Do what is to be done now."""
+        moment = now()
+        for child in list(self._children):
+            if child.poll() is not None:  # else it stays behind as a zombie
+                self._children.remove(child)
+        self._interrupt_the_dead()
+        self._queue.give_up_late_ones(moment)
+        self._begin_what_may(moment)
+        self._tell()
+        if time.monotonic() - self._tidied_s > _TIDY_S:
+            self._tidied_s = time.monotonic()
+            self._queue.tidy()
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is left to do."""
+        return not any(job.is_open and not job.is_recurring for job in self._queue.jobs())
+
+    def _interrupt_the_dead(self) -> None:
+        for job in self._queue.jobs():
+            if job.state == "running" and not _lives(job):
+                with suppress(ProblemsError):  # it may have ended by itself this moment
+                    if self._queue.job(job.number).state == "running":
+                        self._queue.interrupt(job.number, f"process {job.process} was gone")
+
+    def _begin_what_may(self, moment: datetime) -> None:
+        jobs, paused = self._queue.jobs(), self._queue.is_paused()
+        # Those that were cut short go on before others begin.
+        for job in sorted(jobs, key=lambda each: (each.begun is None, each.number)):
+            if job.state != "waiting" or self._is_beginning(job.number):
+                continue
+            reason = obstacle(
+                job,
+                [
+                    each.model_copy(update={"state": "running"}) if self._is_beginning(each.number) else each
+                    for each in jobs
+                ],
+                moment,
+                paused=paused,
+                cores=os.cpu_count() or 1,
+                has_gpu=self._has_gpu,
+                taken=_driver(job),
+            )
+            if reason:
+                self._say_once(job, reason)
+                continue
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        words = ["queue", "--queue", str(self._queue.folder), "perform", str(job.number)]
+        self._begun_at[job.number] = time.monotonic()
+        self._reasons.pop(job.number, None)
+        self._children.append(begin_apart(words, self._queue.output_path(job.number)))
+
+    def _is_beginning(self, number: int) -> bool:
+        """Return whether a process was begun for a job that still waits: it has not said so yet."""
+        begun = self._begun_at.get(number)
+        if begun is None:
+            return False
+        if self._queue.job(number).state != "waiting" or time.monotonic() - begun > _BEGINS_WITHIN_S:
+            del self._begun_at[number]
+            return False
+        return True
+
+    def _say_once(self, job: Job, reason: str) -> None:
+        if self._reasons.get(job.number) != reason:
+            self._reasons[job.number] = reason
+            self._say(f"job {job.number} {reason}")
+
+    def _tell(self) -> None:
+        """Say what has changed, and tell people what they want to know."""
+        for job in self._queue.jobs():
+            before, self._states[job.number] = self._states.get(job.number), job.state
+            if before != job.state:
+                self._say(f"job {job.number} {job.state}" + (f": {job.message}" if job.message else ""))
+                if job.state in {"failed", "incomplete", "missed"}:
+                    what = f"job {job.number} is {job.state}: {job.message or 'no reason was given'}"
+                    self._tell_people(Event("failure", f"{job.number} {job.ended}", job.folder.name, what))
+            if job.work.kind == "segment" or job.begun is None:
+                continue
+            if job.state == "running" or job.number in self._watches:
+                watch = self._watches.setdefault(job.number, RunWatch(job.folder, job.begun))
+                for event in watch.look():
+                    self._tell_people(event)
+                if job.state != "running":
+                    del self._watches[job.number]
+
+    def _tell_people(self, event: Event) -> None:
+        if self._teller is not None and self._queue.tell_once(event.key):
+            self._queue.note(None, f"told: {event.title}: {event.text}")
+            self._teller.tell(event)
+
+
+def _lives(job: Job) -> bool:
+    """Return whether the process that does a job lives. Another one may have got its number: it was started at another time."""
+    if job.process is None or job.process_started is None:
+        return False
+    try:
+        process = psutil.Process(job.process)
+        same = abs(process.create_time() - job.process_started) < _SAME_START_S
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _driver(job: Job) -> str:
+    """Return which process outside of the queue drives a job's microscope; nothing if none does, or the profile cannot be read."""
+    path = job.work.profile
+    if path is None:
+        return ""
+    from scotopic.microscope import driven_by
+
+    try:
+        return driven_by(read_model(path, MicroscopeProfile), path)
+    except ProblemsError:
+        return ""  # the job itself tells what is wrong with it
+
+
+def cancel(queue: Queue, number: int) -> None:
+    """Ask a running job to end: a run before its next exposure, anything else as Ctrl-C would.
+
+    Raises
+    ------
+    ProblemsError
+        If it is not running.
+    """
+    job = queue.end(number)
+    run = RunFolder(job.folder)
+    if job.work.kind == "run" and run.exists and run.is_locked():
+        run.ask("cancel")
+    elif _lives(job):
+        # A process that was begun apart hears no Ctrl-C; what it has begun ends with it, and goes on from its last checkpoint.
+        psutil.Process(job.process).terminate()
+
+
+def perform(folder: Path, number: int, command: Callable[[list[str]], int]) -> int:
+    """Do a job in this process, and note how it has ended.
+
+    Parameters
+    ----------
+    command : callable
+        Takes the words of a command of scotopic, and returns its exit code.
+
+    Raises
+    ------
+    ProblemsError
+        If the job does not wait to be begun.
+    """
+    queue, me = Queue(folder), psutil.Process()
+    job = queue.begin(number, me.pid, me.create_time())
+    words = job.words
+    sys.argv[1:] = words  # what others are told who wait for a lock of ours
+    sys.stderr.write(f"{now():%Y-%m-%d %H:%M:%S} scotopic {' '.join(words)}\n")
+    code = command(words)
+    queue.finish(number, code, _reason(queue, job) if code else "", was_asked=_was_asked(job))
+    return code
+
+
+def _reason(queue: Queue, job: Job) -> str:
+    """Return why a command has not ended well, by its own words."""
+    lines = queue.output_path(job.number).read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+    told = [line for line in lines if line.startswith(("error: ", "acquisition ", "missing: "))]
+    return (told or lines or [""])[0].removeprefix("error: ")
+
+
+def _was_asked(job: Job) -> bool:
+    """Return whether somebody has asked the run of a job to end, through its folder."""
+    return RunFolder(job.folder).read_status("acquire").get("ended_by") == "request"
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[threading.Event]:
+    """Let Ctrl-C, a polite kill and a shutdown set an event."""
+    ended, before = threading.Event(), {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            number = getattr(signal, name)
+            before[number] = signal.signal(number, lambda *_: ended.set())
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,113 @@
+"""Times of day on a clock that people set: nights with an hour more or less have their starts once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING
+
+from tzlocal import get_localzone
+
+from scotopic.protocol import Problem, ProblemsError
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_GROUPS = {"day": DAYS, "weekday": DAYS[:5], "weekend": DAYS[5:]}
+Days = tuple[str, ...]
+"""Days of the week, each one of `DAYS`."""
+
+
+def here() -> tzinfo:
+    """Return the time zone of this computer."""
+    return get_localzone()
+
+
+def now() -> datetime:
+    """Return the time on this computer's clock, with its zone."""
+    return datetime.now(here())
+
+
+def on_the_clock(day: datetime, clock: time) -> datetime:
+    """Return the moment at which the clock shows a time on a day, in the zone of `day`.
+
+    A time that a change of the clock leaves out is that many minutes later; one that comes twice is the first of the two.
+    """
+    wall = datetime.combine(day.date(), clock, tzinfo=day.tzinfo)
+    return wall.astimezone(UTC).astimezone(day.tzinfo)
+
+
+def next_start(clock: time, days: Days, after: datetime) -> datetime:
+    """Return the first moment after another at which the clock shows a time on one of the days of the week."""
+    for count in range(9):
+        day = datetime.combine(after.date() + timedelta(days=count), time(12), tzinfo=after.tzinfo)
+        start = on_the_clock(day, clock)
+        if DAYS[day.weekday()] in days and start > after:
+            return start
+    raise ValueError("no day of the week is given")
+
+
+def latest_start(start: datetime, clock: time) -> datetime:
+    """Return the moment until which a job that was due at `start` may begin: the next one at which the clock shows a time."""
+    return next_start(clock, DAYS, start)
+
+
+def parse_days(text: str) -> Days:
+    """Return the days that a word means: day, weekday, weekend, or days such as mon,thu.
+
+    Raises
+    ------
+    ProblemsError
+        If it means none.
+    """
+    if text in _GROUPS:
+        return _GROUPS[text]
+    days = tuple(word.strip().lower()[:3] for word in text.split(","))
+    if not set(days) <= set(DAYS):
+        told = f"= {text!r}; allowed: day, weekday, weekend, or days such as mon,thu"
+        raise ProblemsError([Problem(told, key="--every")])
+    return tuple(day for day in DAYS if day in days)
+
+
+def parse_clock(text: str, key: str) -> time:
+    """Return a time of day.
+
+    Raises
+    ------
+    ProblemsError
+        If it is none.
+    """
+    try:
+        return time.fromisoformat(text).replace(tzinfo=None, microsecond=0)
+    except ValueError as error:
+        raise ProblemsError([Problem(f"= {text!r}; allowed: a time of day such as 22:00", key=key)]) from error
+
+
+def parse_start(text: str, days: Days, moment: datetime) -> datetime:
+    """Return when a job is to begin first: a time of day, or a date and a time, on this computer's clock.
+
+    Parameters
+    ----------
+    days : Days
+        Days of the week on which it is to begin; none if it is to begin once.
+    moment : datetime
+        The time now.
+
+    Raises
+    ------
+    ProblemsError
+        If the text is neither, or the time is over.
+    """
+    if len(text) <= len("22:00:00"):
+        return next_start(parse_clock(text, "--at"), days or DAYS, moment)
+    try:
+        start = datetime.fromisoformat(text)
+    except ValueError as error:
+        told = f"= {text!r}; allowed: 22:00, or 2026-11-28 22:00"
+        raise ProblemsError([Problem(told, key="--at")]) from error
+    if start.tzinfo is None:
+        start = on_the_clock(start.replace(tzinfo=moment.tzinfo), start.time())
+    if start <= moment:
+        told = f"= {text!r}: is over, it is {moment:%Y-%m-%d %H:%M} now; without --at the job begins as soon as it can"
+        raise ProblemsError([Problem(told, key="--at")])
+    return start
