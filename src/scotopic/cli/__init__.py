@@ -41,6 +41,7 @@ app.add_typer(_calibrate_app, name="calibrate")
 app.add_typer(overnight.queue_app, name="queue")
 app.add_typer(overnight.service_app, name="service")
 app.command("notify")(overnight.notify)
+app.command("monitor")(overnight.monitor)
 
 ProtocolFile = Annotated[Path, typer.Argument(metavar="PROTOCOL", help="Protocol file (YAML).")]
 ProfileFile = Annotated[Path, typer.Option("--microscope", "-m", help="Microscope profile (YAML).")]

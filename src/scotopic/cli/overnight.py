@@ -358,3 +358,29 @@ def notify() -> None:
             taken = to.send(Event("test", "", "test", "If you read this, scotopic can tell you how a night goes."))
             typer.echo(("sent to " if taken else "could not be sent to all of ") + ", ".join(to.names))
     raise typer.Exit(0 if taken else 1)
+
+
+def monitor(
+    run_folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Runs to show, besides those of the queue.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to be reached by; of this computer alone without it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; any free one for 0.")] = 8710,
+    queue: QueueFolder = None,
+) -> None:
+    """Serve a page that shows runs and the queue, pauses and ends them; and the same as JSON (/api/openapi.json).
+
+    It reads run folders only: a run does not notice it. SCOTOPIC_MONITOR_TOKEN sets the token.
+    """
+    from scotopic.overnight import queue_folder
+    from scotopic.protocol import Problem
+
+    with told_in_one_line():
+        try:
+            from scotopic.overnight.monitor import monitor as serve_page
+        except ImportError:
+            fail([Problem("needs pip install 'scotopic[overnight]'", key="the monitor")])
+        folder = queue.absolute() if queue else queue_folder()
+        serve_page(folder, run_folders or [], typer.echo, host=host, port=port)

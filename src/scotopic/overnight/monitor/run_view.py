@@ -1,0 +1,269 @@
+"""A run as its folder shows it: read piece by piece, so that a long run costs no more at its end than at its beginning."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import imageio.v3 as iio
+
+from scotopic.photons import FrozenModel
+from scotopic.pictures import overlay
+from scotopic.protocol import ProblemsError
+from scotopic.reference import REFERENCE, read_frame
+from scotopic.store import FrameRecord, LiveRecord, ReferenceRecord, RunFolder
+from scotopic.workflow import stage_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scotopic.protocol import ImagingProtocol
+
+R = TypeVar("R", bound=FrozenModel)
+_FRESH_S = 0.5
+"""Nobody needs to know it more often, however many look."""
+_MOST_CHECKS = 400
+_TABLES_A_LOOK = 50
+"""Tables of nuclei that one look reads at most: the first look at a large run would take long."""
+FEATURES = {
+    "sites": "finished sites",
+    "skipped": "frames skipped",
+    "nuclei": "nuclei a site, reference masks",
+    "area_um2": "median area of nuclei, um2",
+    "intensity_e": "median brightness of nuclei, e-",
+    "live": "nuclei a site, found live",
+}
+"""What the map of the plate can show."""
+
+
+class _Lines(Generic[R]):
+    """The lines of a file that have come since the last look."""
+
+    def __init__(self, path: Path, record: type[R]) -> None:
+        self._path, self._record, self._read = path, record, 0
+
+    def new(self) -> tuple[list[R], bool]:
+        """Return new records, and whether all is to be forgotten that was read before: the file has become shorter."""
+        try:
+            with self._path.open("rb") as file:
+                anew = file.seek(0, io.SEEK_END) < self._read
+                if anew:
+                    self._read = 0
+                file.seek(self._read)
+                data = file.read()
+        except OSError:
+            return [], False
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read += len(whole)
+        found = []
+        for line in whole.splitlines():
+            try:
+                found.append(self._record.model_validate_json(line))
+            except ValueError:  # `verify` tells of it: a page must show the rest
+                continue
+        return found, anew
+
+
+class RunView:
+    """What a page shows of one run. May be asked from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._run = RunFolder(path)
+        self._lock = threading.Lock()
+        self._known: dict[str, Any] = {}
+        self._known_s = -_FRESH_S
+        self._protocol: ImagingProtocol | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        run = self._run
+        self._ledger = _Lines(run.path / "frames.jsonl", FrameRecord)
+        self._references = _Lines(run.path / "nuclei" / REFERENCE / "sites.jsonl", ReferenceRecord)
+        self._live = _Lines(run.path / "live.jsonl", LiveRecord)
+        self._sites: dict[tuple[str, int, int], Counter[str]] = {}
+        self._attempts: dict[tuple[str, int, int], int] = {}
+        self._masks: dict[tuple[str, int, int], ReferenceRecord] = {}
+        self._found_live: dict[tuple[str, int, int], int] = {}
+        self._nuclei: dict[tuple[str, int, int], tuple[int, float, float]] = {}
+        self._last_frame: FrameRecord | None = None
+        self._last_live: LiveRecord | None = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all that the page shows, as JSON knows it."""
+        with self._lock:
+            if time.monotonic() - self._known_s >= _FRESH_S:
+                self._known = self._looked_at()
+                self._known_s = time.monotonic()
+            return self._known
+
+    def _looked_at(self) -> dict[str, Any]:
+        if not self._run.exists:
+            return {"name": self.path.name, "path": str(self.path), "state": "not begun", "message": ""}
+        try:
+            if self._protocol is None:
+                self._protocol = self._run.read_protocol()
+            self._read_lines()
+            return self._told(self._protocol)
+        except (ProblemsError, OSError) as error:
+            return {"name": self.path.name, "path": str(self.path), "state": "cannot be read", "message": str(error)}
+
+    def _read_lines(self) -> None:
+        frames, anew = self._ledger.new()
+        if anew:
+            self._begin()
+            frames, _ = self._ledger.new()
+        for record in frames:
+            key = record.site_key
+            if record.attempt > self._attempts.get(key, 0):
+                self._attempts[key] = record.attempt
+                self._sites[key] = Counter()
+            if record.attempt == self._attempts[key]:
+                self._sites[key][record.state] += 1
+            if record.state == "written":
+                self._last_frame = record
+        for reference in self._references.new()[0]:
+            self._masks[reference.site_key] = reference
+            self._nuclei.pop(reference.site_key, None)
+        for live in self._live.new()[0]:
+            if live.state == "segmented" and live.nuclei is not None:
+                self._found_live[live.key[:3]] = live.nuclei
+                self._last_live = live
+        self._read_tables()
+
+    def _read_tables(self) -> None:
+        missing = [key for key in self._masks if key not in self._nuclei][-_TABLES_A_LOOK:]
+        for key in missing:
+            try:
+                table = self._run.nuclei.read(REFERENCE, *key)
+            except (OSError, ValueError):  # it is being written
+                continue
+            reference = self._protocol.reference.name if self._protocol else ""
+            of_reference = table[table["level"] == reference]
+            values = [float(of_reference[name].median()) for name in ("area_um2", "mean_intensity_e")]
+            self._nuclei[key] = len(of_reference), values[0], values[1]
+
+    def _told(self, protocol: ImagingProtocol) -> dict[str, Any]:
+        acquire, training = self._run.read_status("acquire"), self._run.read_status("train")
+        left = acquire.get("seconds_left")
+        whole = str(acquire.get("state", "")).startswith("completed")
+        return {
+            "name": self.path.name,
+            "path": str(self.path),
+            "protocol": protocol.name,
+            "state": acquire.get("state", "imported" if self._sites else "begun"),
+            "message": acquire.get("message") or acquire.get("waiting") or "",
+            "started": acquire.get("started"),
+            "heartbeat": acquire.get("heartbeat"),
+            "is_running": self._run.is_locked(),
+            "sites": acquire.get("sites") or {"planned": protocol.n_sites, "finished": self._finished(protocol)},
+            "frames": acquire.get("frames") or {"planned": protocol.n_frames, **self._frames()},
+            "taken_anew": sum(attempt > 1 for attempt in self._attempts.values()),
+            "wrong_light": acquire.get("wrong_light", 0),
+            "sample_dose_s": round(float(acquire.get("sample_dose_ms", 0)) / 1000, 3),
+            "light": self._light(acquire),
+            "seconds_left": left,
+            "free_bytes": self._run.free_bytes(),
+            "bytes_left": acquire.get("bytes_left"),
+            "stages": stage_lines(self.path, 0 if whole else left, to_the_report=True),
+            "training": {
+                "state": training.get("state"),
+                "step": training.get("step"),
+                "seconds_left": training.get("seconds_left"),
+                "checks": (training.get("checks") or [])[-_MOST_CHECKS:],
+            },
+            "wells": self._wells(protocol),
+            "features": FEATURES,
+            "field": self._field_name(),
+            "report": self._written("report.html"),
+        }
+
+    def _finished(self, protocol: ImagingProtocol) -> int:
+        return sum(states.total() >= protocol.frames_per_site for states in self._sites.values())
+
+    def _frames(self) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for states in self._sites.values():
+            total.update(states)
+        return {state: total[state] for state in ("written", "skipped", "left_out")}
+
+    def _light(self, acquire: dict[str, Any]) -> str:
+        """Return what is known of the light: it is on for exposures only, and read back as off after each."""
+        guard = self._run.read_status("guard")
+        if guard:
+            return str(guard.get("state", ""))
+        if acquire.get("state") == "running":
+            last = self._last_frame
+            power = (
+                "" if last is None or last.led_read_percent is None else f"; the last at {last.led_read_percent:g} %"
+            )
+            return f"on for exposures only{power}"
+        return "off" if acquire else ""
+
+    def _wells(self, protocol: ImagingProtocol) -> dict[str, dict[str, Any]]:
+        per_well = protocol.sites.count * protocol.time_points
+        found: dict[str, dict[str, Any]] = {}
+        values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for key, (nuclei, area, intensity) in self._nuclei.items():
+            for name, value in (("nuclei", nuclei), ("area_um2", area), ("intensity_e", intensity)):
+                values[key[0]][name].append(value)
+        for key, live in self._found_live.items():
+            values[key[0]]["live"].append(live)
+        done, skipped = Counter[str](), Counter[str]()
+        for key, states in self._sites.items():
+            done[key[0]] += states.total() >= protocol.frames_per_site
+            skipped[key[0]] += states["skipped"]
+        for well in protocol.well_names:
+            row, column = protocol.plate.wells[well]
+            means = {name: _mean(each) for name, each in values[well].items()}
+            place = {"row": row, "column": column, "planned": per_well}
+            found[well] = {**place, "sites": done[well], "skipped": skipped[well], **means}
+        return found
+
+    def _field_name(self) -> str:
+        """Return what the newest picture shows, and which one it is; nothing if there is none."""
+        if self._last_live is not None:
+            live = self._last_live
+            return f"{live.well}_{live.site}, t {live.t}, {live.level}, found live: {live.nuclei} nuclei"
+        if self._masks:
+            key, record = next(reversed(self._masks.items()))
+            return f"{key[0]}_{key[1]}, t {key[2]}, reference masks: {record.nuclei} nuclei"
+        last = self._last_frame
+        return "" if last is None else f"{last.well}_{last.site}, t {last.t}, {last.level}"
+
+    def field_png(self) -> bytes | None:
+        """Return the newest field with contours, as PNG: found live, or else the newest with reference masks, or without."""
+        from scotopic.live.view import newest
+
+        with self._lock:
+            masks = None if self._last_live is not None or not self._masks else next(reversed(self._masks.values()))
+        if masks is not None:
+            frames = [
+                record
+                for record in self._run.ledger.read()
+                if record.site_key == masks.site_key and record.attempt == masks.attempt and record.state == "written"
+            ]
+            protocol = self._run.read_protocol()
+            of_masks = [r for r in frames if r.level == protocol.reference.name and r.z == masks.z]
+            if of_masks:
+                plate = self._run.plate(protocol, self._run.read_profile())
+                labels = plate.read_labels(masks.well, masks.site, REFERENCE, masks.t, masks.z)
+                return iio.imwrite(
+                    "<bytes>", overlay(read_frame(self._run.path, of_masks[0]), labels), extension=".png"
+                )
+        found = newest(self._run)
+        return None if found is None else iio.imwrite("<bytes>", found[1], extension=".png")
+
+    def _written(self, name: str) -> float | None:
+        try:
+            return (self.path / name).stat().st_mtime
+        except OSError:
+            return None
+
+
+def _mean(values: list[float]) -> float | None:
+    known = [value for value in values if value == value]  # without NaN, which JSON does not know
+    return round(sum(known) / len(known), 2) if known else None
