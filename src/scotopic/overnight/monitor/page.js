@@ -141,7 +141,7 @@ function plate(run) {
   const low = feature === "sites" || feature === "skipped" ? 0 : Math.min(...values);
   const high = feature === "sites" ? Math.max(...wells.map(([, well]) => well.planned)) : Math.max(...values, low + 1e-9);
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Plate: ${run.features[feature]}` });
-  svg.style.maxWidth = `${Math.min(3 * width, 900)}px`;
+  svg.style.maxWidth = `${1.5 * width}px`;
   for (const row of new Set(rows)) svg.append(drawn("text", { x: 4, y: edge + size * (row - top) + 19 }, letters(row)));
   for (const column of new Set(columns)) svg.append(drawn("text", { x: edge + size * (column - left) + 15, y: 16, "text-anchor": "middle" }, column + 1));
   for (const [name, well] of wells) {
