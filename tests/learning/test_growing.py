@@ -110,7 +110,7 @@ def test_a_checkpoint_goes_on_with_sites_added_but_not_with_sites_lost(segmented
 
     pairs, settings = find_pairs(RunFolder(segmented_plate)), TrainingSettings(steps=3)
     saved = {"pairs": training._named(pairs), "settings": settings.model_dump(mode="json")}
-    fewer = Pairs(dict(list(pairs.training.items())[:-1]), pairs.validation, {})
+    fewer = Pairs(pairs.runs, dict(list(pairs.training.items())[:-1]), pairs.validation, {})
     assert training._goes_on_with(saved, pairs, settings)
     assert not training._goes_on_with(saved, fewer, settings)
     assert not training._goes_on_with(saved, pairs, TrainingSettings(steps=4))

@@ -18,13 +18,13 @@ from scotopic.learning.calibration import PLANES
 from scotopic.learning.checking import check_levels, even_pairs
 from scotopic.learning.model import Model
 from scotopic.learning.network import NucleusNet, freeze_normalisation, fused
-from scotopic.learning.pairs import TrainingSite, find_pairs
+from scotopic.learning.pairs import NothingToLearnError, TrainingSite, difference, find_pairs, merged
 from scotopic.learning.prediction import MapMaker, Predictor
 from scotopic.learning.targets import make_targets
 from scotopic.photons import CameraNoise
 from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder
-from scotopic.workflow import train
+from scotopic.workflow import model_facts, train
 from scotopic.workflow.command import ENDS_WITH_STDIN
 
 CAMERA = CameraNoise(offset_counts=200, gain_e_per_count=0.8, read_noise_e=6, saturation_counts=65535)
@@ -46,7 +46,7 @@ def test_frames_with_the_wrong_light_are_not_learned_from(run):
     wrong = [c.model_copy(update={"verdict": "wrong"}) for c in checks if c.well == "B2" and c.level == "2%"]
     run.light_checks.append(wrong)
     pairs = find_pairs(run)
-    of_b2 = [set(frames) for key, frames in (pairs.training | pairs.validation).items() if key[0] == "B2"]
+    of_b2 = [set(frames) for key, frames in (pairs.training | pairs.validation).items() if key[1] == "B2"]
     assert of_b2 == [{"100%", "0.2%", "0.05%"}] * 2
 
 
@@ -57,6 +57,50 @@ def test_one_training_well_is_not_enough_and_is_told_so(run):
     )
     with pytest.raises(ValueError, match="B4 is the only training well"):
         find_pairs(run)
+
+
+def changed(run, path, **protocol):
+    """Return a copy of a run with another protocol."""
+    other = RunFolder(shutil.copytree(run.path, path))
+    before, profile = other.read_protocol(), other.read_profile()
+    other.note_edits(type(before).model_validate(before.model_dump() | protocol), profile, [])
+    return other
+
+
+def test_what_one_run_is_judged_on_is_learned_from_in_none(run, tmp_path):
+    other = changed(run, tmp_path / "other", held_out="B5")
+    both = merged([find_pairs(run), find_pairs(other)])
+    assert both.runs == (run, other)
+    wells = {*both.training_wells, *both.validation_wells}
+    assert {well.removeprefix("other/") for well in wells} == {"B2", "B4"}
+    assert len(both.training) + len(both.validation) == 8
+    site = both.load((1, "B2", 1, 0))
+    assert site.name == "other/B2_1"
+    with pytest.raises(NothingToLearnError, match="no well to check on is left"):
+        merged([find_pairs(run), find_pairs(changed(run, tmp_path / "third", held_out="B2,B4"))])
+
+
+def test_runs_that_one_network_cannot_look_at_are_told_apart(run, tmp_path):
+    levels = [level.model_dump() for level in run.read_protocol().light_levels]
+    levels[1]["exposure_ms"] = 5
+    other = changed(run, tmp_path / "other", light_levels=levels)
+    assert difference(run, run) == ""
+    assert "its light levels are others" in difference(run, other)
+    with pytest.raises(ProblemsError, match=r"other: its light levels.*\n.*is given twice"):
+        train(run.path, lambda _: None, also=[other.path, run.path])
+    with pytest.raises(ProblemsError, match="--also is for complete runs"):
+        train(run.path, lambda _: None, also=[other.path], follow=True)
+
+
+@pytest.mark.e2e
+def test_a_model_of_two_runs_says_so(run, tmp_path):
+    other = changed(run, tmp_path / "other")
+    assert train(run.path, lambda _: None, also=[other.path])
+    card = Model.load(run.latest_model()).card
+    assert card.further_runs == ("other",)
+    assert any(well.startswith("other/") for well in card.training_wells)
+    assert other.latest_model() is None
+    assert dict(model_facts(run.latest_model()))["and from"] == "other"
 
 
 @pytest.mark.e2e

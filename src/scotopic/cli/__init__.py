@@ -594,6 +594,9 @@ def train(
         list[str] | None,
         typer.Option(help="Light level to learn to look at (may be given several times), instead of the protocol's."),
     ] = None,
+    also: Annotated[
+        list[Path] | None, typer.Option(help="Another run to learn from too (may be given several times).")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Begin while the run is still acquired, and learn from what comes.")
     ] = False,
@@ -617,6 +620,7 @@ def train(
             steps=steps,
             seed=seed,
             input_levels=input_level or (),
+            also=also or (),
             follow=follow,
             tensorboard=tensorboard,
             again=again,

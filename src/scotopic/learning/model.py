@@ -79,6 +79,8 @@ class ModelCard(FrozenModel):
     """Shape of the network."""
     cut_offs: tuple[CutOff, ...]
     """By falling dose, chosen on the validation wells; between them they are interpolated over the logarithm of dose."""
+    further_runs: tuple[str, ...] = ()
+    """Folders of the runs that it learned from too, by name."""
     training_wells: tuple[str, ...]
     """Wells that it learned from."""
     validation_wells: tuple[str, ...]

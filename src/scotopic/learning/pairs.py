@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,26 +35,103 @@ class NothingToLearnError(ValueError):
     """There are no images to learn from, or none to check on; the message says why."""
 
 
+LearnedKey = tuple[int, str, int, int]
+"""Number of the run in `Pairs.runs`, well, site and time point."""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Which sites are learned from and which are checked on, with their ledger lines by light level."""
 
-    training: dict[SiteKey, Frames]
-    validation: dict[SiteKey, Frames]
-    refused: dict[SiteKey, tuple[str, ...]]
+    runs: tuple[RunFolder, ...]
+    """Runs that are learned from; the first one gets the model."""
+    training: dict[LearnedKey, Frames]
+    validation: dict[LearnedKey, Frames]
+    refused: dict[LearnedKey, tuple[str, ...]]
     """Sites that are not fit, with the gate's reasons."""
     inputs: tuple[str, ...] = ()
     """Light levels that are looked at, where they are named; else those of the protocol's channel."""
 
     @property
     def training_wells(self) -> tuple[str, ...]:
-        """Wells that are learned from."""
-        return tuple(dict.fromkeys(well for well, *_ in self.training))
+        """Wells that are learned from; those of further runs with the run's name."""
+        return tuple(dict.fromkeys(map(self._well, self.training)))
 
     @property
     def validation_wells(self) -> tuple[str, ...]:
         """Wells that are checked on."""
-        return tuple(dict.fromkeys(well for well, *_ in self.validation))
+        return tuple(dict.fromkeys(map(self._well, self.validation)))
+
+    def _well(self, key: LearnedKey) -> str:
+        return self._of_run(key) + key[1]
+
+    def _of_run(self, key: LearnedKey) -> str:
+        return f"{self.runs[key[0]].path.name}/" if key[0] else ""
+
+    def name(self, key: LearnedKey) -> str:
+        """Return the name of a site, that of its run included if it is not the first one."""
+        return self._of_run(key) + site_name(*key[1:])
+
+    def load(self, key: LearnedKey) -> TrainingSite:
+        """Read a site, ready to be learned from."""
+        frames = self.training.get(key) or self.validation[key]
+        return replace(load_site(self.runs[key[0]], key[1:], frames, self.inputs), name=self.name(key))
+
+
+def merged(parts: Sequence[Pairs]) -> Pairs:
+    """Return the pairs of several runs as one; wells that are held out in one of them are left out of all.
+
+    Two runs may be of one plate: what one of them is judged on must not be learned from in the other.
+
+    Raises
+    ------
+    NothingToLearnError
+        If nothing is left of one of the runs to learn from, or of all to check on.
+    """
+    runs = tuple(run for part in parts for run in part.runs)
+    held_out = {well for run in runs for well in run.read_protocol().held_out_wells}
+    training, validation, refused = (
+        {
+            (number, *key[1:]): value
+            for number, part in enumerate(parts)
+            for key, value in getattr(part, name).items()
+            if key[1] not in held_out
+        }
+        for name in ("training", "validation", "refused")
+    )
+    for number, run in enumerate(runs):
+        if not any(key[0] == number for key in training):
+            raise NothingToLearnError(f"nothing can be learned from {run.path}: its wells are held out in another run")
+    if not validation:
+        raise NothingToLearnError("nothing can be learned: no well to check on is left that no run holds out")
+    return Pairs(runs, training, validation, refused, parts[0].inputs)
+
+
+def difference(run: RunFolder, other: RunFolder, inputs: Sequence[str] = ()) -> str:
+    """Return why two runs cannot be learned from together; nothing if they can.
+
+    One network looks at the images of both: channel, light levels, pixels and camera must be the same.
+    """
+    mine, theirs = (each.read_protocol() for each in (run, other))
+    my_camera, their_camera = (each.read_profile().camera for each in (run, other))
+    try:
+        levels = [[(x.name, x.exposure_ms, x.led_percent) for x in p.inputs(inputs)] for p in (mine, theirs)]
+        full = [p.full_light(p.inputs(inputs)[0]) for p in (mine, theirs)]
+    except ValueError as error:
+        return str(error)
+    settings = [
+        (each.exposure_ms, each.led_percent, p.channel_of(each)) for each, p in zip(full, (mine, theirs), strict=True)
+    ]
+    size = [(c.width_px, c.height_px, c.pixel_size_um) for c in (my_camera, their_camera)]
+    for what, (here, there) in (
+        ("light levels", levels),
+        ("full light", settings),
+        ("pixels", size),
+        ("camera", [c.noise for c in (my_camera, their_camera)]),
+    ):
+        if here != there:
+            return f"its {what} are others: {there}, not {here}"
+    return ""
 
 
 def find_pairs(run: RunFolder, inputs: Sequence[str] = (), *, growing: bool = False) -> Pairs:
@@ -99,9 +176,10 @@ def find_pairs(run: RunFolder, inputs: Sequence[str] = (), *, growing: bool = Fa
             raise NothingToLearnError("nothing can be learned yet: no site to check on")
         checked = _spread(wells, protocol)
     return Pairs(
-        training={key: frames for key, frames in usable.items() if key[0] not in checked},
-        validation={key: frames for key, frames in usable.items() if key[0] in checked},
-        refused=refused,
+        runs=(run,),
+        training={(0, *key): frames for key, frames in usable.items() if key[0] not in checked},
+        validation={(0, *key): frames for key, frames in usable.items() if key[0] in checked},
+        refused={(0, *key): reasons for key, reasons in refused.items()},
         inputs=tuple(inputs),
     )
 

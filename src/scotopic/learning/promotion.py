@@ -52,6 +52,7 @@ def model_of(run: RunFolder, settings: TrainingSettings, trained: Trained, speci
         field_e=trained.field_e,
         network=trained.network.shape,
         cut_offs=tuple(check.cut_off for check in trained.checks.values()),
+        further_runs=tuple(each.path.name for each in trained.pairs.runs[1:]),
         training_wells=trained.pairs.training_wells,
         validation_wells=trained.pairs.validation_wells,
         held_out_wells=protocol.held_out_wells,

@@ -19,18 +19,16 @@ from scotopic.learning.checkpoint import read_checkpoint, restore, write_checkpo
 from scotopic.learning.device import DTYPES, chosen_device, faster_dtype
 from scotopic.learning.network import STRIDE, NucleusNet, freeze_normalisation, loss
 from scotopic.learning.optimizer import Muon
-from scotopic.learning.pairs import load_site, peak_electrons
+from scotopic.learning.pairs import peak_electrons
 from scotopic.learning.prediction import MapMaker
-from scotopic.store import site_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from scotopic.learning.curves import Curves
-    from scotopic.learning.pairs import Pairs, TrainingSite
+    from scotopic.learning.pairs import LearnedKey, Pairs, TrainingSite
     from scotopic.photons import CameraNoise
     from scotopic.protocol import TrainingSettings
-    from scotopic.reference import SiteKey
     from scotopic.store import RunFolder
 
 CROPS, CROP_PX = 4, 160
@@ -284,7 +282,7 @@ class _Pool:
         self._run, self._pairs = run, pairs
         keys = list(pairs.training)
         self._order = [keys[i] for i in np.random.default_rng((seed, 1)).permutation(len(keys))]
-        self._held: dict[SiteKey, TrainingSite] = {}
+        self._held: dict[LearnedKey, TrainingSite] = {}
         camera = run.read_profile().camera
         self._most = max(1, int(_POOL_MPX * 1e6 / (camera.width_px * camera.height_px)))
 
@@ -300,9 +298,7 @@ class _Pool:
         wanted = [self._order[(first + i) % size] for i in range(min(self._most, size))]
         if list(self._held) != wanted:
             held, pairs = self._held, self._pairs
-            self._held = {
-                key: held.get(key) or load_site(self._run, key, pairs.training[key], pairs.inputs) for key in wanted
-            }
+            self._held = {key: held.get(key) or pairs.load(key) for key in wanted}
         return list(self._held.values())
 
 
@@ -319,7 +315,7 @@ def _loaded(run: RunFolder, pairs: Pairs, most_mpx: float, there: Sequence[Train
     count = min(len(keys), max(2, int(most_mpx * 1e6 / (camera.width_px * camera.height_px))))
     chosen = [keys[i] for i in np.linspace(0, len(keys) - 1, count).round().astype(int)]
     known = {site.name: site for site in there}
-    return [known.get(site_name(*key)) or load_site(run, key, frames[key], pairs.inputs) for key in chosen]
+    return [known.get(pairs.name(key)) or pairs.load(key) for key in chosen]
 
 
 def _within(sites: Sequence[TrainingSite], most_mpx: float) -> list[TrainingSite]:
@@ -345,9 +341,16 @@ def _named(pairs: Pairs) -> dict[str, list[str]]:
     """Return which visit of which site is learned from and checked on, so that a checkpoint fits it or does not."""
     parts = {"training": pairs.training, "validation": pairs.validation}
     return {
-        part: [f"{key} {next(iter(levels.values())).attempt} {sorted(levels)}" for key, levels in frames.items()]
+        part: [
+            f"{_site(pairs, key)} {next(iter(levels.values())).attempt} {sorted(levels)}"
+            for key, levels in frames.items()
+        ]
         for part, frames in parts.items()
     }
+
+
+def _site(pairs: Pairs, key: LearnedKey) -> str:
+    return f"{pairs.runs[key[0]].path}: {key[1:]}" if key[0] else f"{key[1:]}"
 
 
 def _learning_rate(step: int, done: float) -> float:

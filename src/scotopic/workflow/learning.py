@@ -39,6 +39,7 @@ def train(
     steps: int | None = None,
     seed: int | None = None,
     input_levels: Sequence[str] = (),
+    also: Sequence[Path] = (),
     follow: bool = False,
     tensorboard: bool = False,
     again: bool = False,
@@ -55,6 +56,8 @@ def train(
         Seed of weights and crops, instead of the protocol's.
     input_levels : sequence of str
         Light levels to learn to look at, all of one channel, instead of the protocol's.
+    also : sequence of Path
+        Further runs to learn from, of the same light levels, pixels and camera. Wells that are held out in one are in none.
     follow : bool
         Begin while the run is still acquired, and take in the sites that come.
     tensorboard : bool
@@ -74,7 +77,9 @@ def train(
     RuntimeError
         If the device that is asked for is not there.
     """
-    run = opened_run(run_path)
+    run, others = opened_run(run_path), [opened_run(path) for path in also]
+    if follow and others:
+        raise ProblemsError([Problem("is for complete runs, not with --follow", key="--also")])
     with run.training_lock(), run_log(say, run.path) as log:
         say = log.say
         if run.latest_model() is not None and not again and not run.checkpoint_path.exists():
@@ -96,7 +101,7 @@ def train(
         with _Growth(run, settings.input_levels, say) if follow and run.is_locked() else nullcontext() as grow:
             try:
                 inputs = settings.input_levels
-                pairs = _pairs_of(run, inputs, say) if grow is None else grow.first()
+                pairs = _pairs_of_all([run, *others], inputs, say) if grow is None else grow.first()
             except ProblemsError as error:
                 run.write_status("train", state=NOTHING_TO_LEARN, message=error.problems[0].message)
                 raise
@@ -154,6 +159,34 @@ def _train(
         dtype=trained.dtype,
     )
     run.checkpoint_path.unlink(missing_ok=True)
+
+
+def _pairs_of_all(runs: Sequence[RunFolder], inputs: Sequence[str], say: Callable[[str], None]) -> Pairs:
+    """Return what there is to learn from in several runs.
+
+    Raises
+    ------
+    ProblemsError
+        If there is nothing in one of them, or they cannot be learned from together.
+    """
+    from scotopic.learning.pairs import NothingToLearnError, difference, merged
+
+    run, *others = runs
+    problems = [Problem(told, str(other.path)) for other in others if (told := difference(run, other, inputs))]
+    problems += [
+        Problem("is given twice", str(path))
+        for path in {each.path.resolve() for each in runs}
+        if sum(each.path.resolve() == path for each in runs) > 1
+    ]
+    if problems:
+        raise ProblemsError(problems)
+    parts = [_pairs_of(each, inputs, say) for each in runs]
+    if not others:
+        return parts[0]
+    try:
+        return merged(parts)
+    except NothingToLearnError as error:
+        raise ProblemsError([Problem(str(error), str(run.path))]) from error
 
 
 def _pairs_of(run: RunFolder, inputs: Sequence[str], say: Callable[[str], None]) -> Pairs:

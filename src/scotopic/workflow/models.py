@@ -32,6 +32,7 @@ def model_facts(path: Path) -> list[tuple[str, str]]:
     return [
         ("model", model_hash(path)),
         ("learned from", f"{card.run}, {card.training_sites} sites of {_wells(card.training_wells)}"),
+        *([("and from", ", ".join(card.further_runs))] if card.further_runs else []),
         ("checked on", _wells(card.validation_wells)),
         ("never saw", _wells(card.held_out_wells)),
         ("specimen", card.specimen or "on a microscope"),
