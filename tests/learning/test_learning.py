@@ -59,6 +59,23 @@ def test_one_training_well_is_not_enough_and_is_told_so(run):
         find_pairs(run)
 
 
+def test_light_that_was_measured_to_be_more_uneven_is_varied_as_much(run):
+    from scotopic.learning.batches import UNEVEN
+    from scotopic.learning.training import unevenness
+
+    def measured(falloff):
+        profile, coefficients = run.read_profile(), (0.0, 0.0, 0.0, -falloff, 0.0, -falloff)
+        source = profile.light_source("DAPI").model_copy(update={"illumination": coefficients})
+        changed_profile = profile.model_copy(update={"light_sources": profile.light_sources | {"DAPI": source}})
+        run.note_edits(run.read_protocol(), changed_profile, [])
+        return unevenness(run)
+
+    assert unevenness(run) == UNEVEN
+    assert measured(0.1) == UNEVEN
+    brightest, darkest = 1.0, np.exp(-2 * 0.8)
+    assert measured(0.8) == pytest.approx((brightest - darkest) / (brightest + darkest), abs=0.03)
+
+
 def changed(run, path, **protocol):
     """Return a copy of a run with another protocol."""
     other = RunFolder(shutil.copytree(run.path, path))

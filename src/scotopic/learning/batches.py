@@ -34,8 +34,8 @@ _EMPTY = 0.12
 """Share of crops with light but without nuclei."""
 _OFFSET_SPREAD = 0.05
 """Standard deviation of the camera's offset that the network is told, against the true one, in parts of the read noise."""
-_UNEVEN = 0.3
-"""Largest change of illumination across a crop of thinned photons, each way."""
+UNEVEN = 0.3
+"""Largest change of illumination across a crop of thinned photons, each way, unless the microscope is known to be more uneven."""
 
 
 class Batch(NamedTuple):
@@ -57,6 +57,7 @@ def make_batch(
     *,
     count: int,
     size: int,
+    uneven: float = UNEVEN,
 ) -> Batch:
     """Draw crops of sites, each at some light, turned and mirrored.
 
@@ -72,6 +73,8 @@ def make_batch(
         Decides everything.
     count, size : int
         Number of crops, and their side in pixels, a multiple of the network's stride.
+    uneven : float
+        Largest change of illumination across a crop of thinned photons, each way.
     """
     grid = size // GRID
     batch = Batch(
@@ -90,7 +93,7 @@ def make_batch(
         row, column = (int(rng.integers((n - size) // GRID + 1)) for n in (height, width))
         pixels = np.s_[GRID * row : GRID * row + size, GRID * column : GRID * column + size]
         points = np.s_[row : row + grid, column : column + grid]
-        counts, dose, empty = _dark_image(site, pixels, camera, peak_e, rng)
+        counts, dose, empty = _dark_image(site, pixels, camera, peak_e, rng, uneven)
         turn = int(rng.integers(8))
         gain = float(np.exp(_BRIGHTNESS_SPREAD * rng.standard_normal()))
         off = _OFFSET_SPREAD * camera.read_noise_e / camera.gain_e_per_count * float(rng.standard_normal())
@@ -106,7 +109,12 @@ def make_batch(
 
 
 def _dark_image(
-    site: TrainingSite, pixels: tuple[slice, slice], camera: CameraNoise, peak_e: float, rng: np.random.Generator
+    site: TrainingSite,
+    pixels: tuple[slice, slice],
+    camera: CameraNoise,
+    peak_e: float,
+    rng: np.random.Generator,
+    uneven: float,
 ) -> tuple[NDArray[np.uint16], float, bool]:
     """Return counts of a crop, its dose, and whether it has no nuclei."""
     doses = site.doses
@@ -115,7 +123,7 @@ def _dark_image(
         brightest = max(_BRIGHTEST_THINNED, dimmest)
         dose = float(np.exp(rng.uniform(np.log(_BELOW_DIMMEST * dimmest), np.log(brightest))))
         bright = np.maximum(camera.to_electrons(site.full_light[pixels]), 0)
-        slope = np.float32(1) + ramp(bright.shape, rng) * np.float32(2 * _UNEVEN) - np.float32(_UNEVEN)
+        slope = np.float32(1) + ramp(bright.shape, rng) * np.float32(2 * uneven) - np.float32(uneven)
         counts = camera.expose(bright * np.float32(dose) * slope, rng)
     else:
         levels = list(doses)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scotopic.learning.batches import make_batch
+from scotopic.learning.batches import UNEVEN, make_batch
 from scotopic.learning.calibration import contrast_camera
 from scotopic.learning.checking import LevelCheck, check_levels
 from scotopic.learning.checkpoint import read_checkpoint, restore, write_checkpoint
@@ -21,6 +21,7 @@ from scotopic.learning.network import STRIDE, NucleusNet, freeze_normalisation, 
 from scotopic.learning.optimizer import Muon
 from scotopic.learning.pairs import peak_electrons
 from scotopic.learning.prediction import MapMaker
+from scotopic.nuclei import Illumination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +57,10 @@ _TAIL = 0.8
 """Where the learning rate is taken up again when validation no longer improves, as a share of the budget."""
 _PATIENCE, _BETTER = 10, 0.002
 """Checks without an F1, mean of all levels, that is better than before by more than noise."""
+
+
+_EVERY_PX = 8
+"""Illumination is smooth: a point in so many pixels tells how uneven it is."""
 
 
 @dataclass
@@ -168,6 +173,8 @@ def train(
     camera = camera if field_e is None else contrast_camera(camera, field_e)
     peak_e = saved[1]["peak_e"] if saved else peak_electrons(camera, some)
 
+    uneven = unevenness(run, pairs.inputs)
+
     def begin() -> tuple[NucleusNet, Muon]:
         torch.manual_seed(settings.seed)
         network = NucleusNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch knows it
@@ -182,7 +189,7 @@ def train(
         sites = pool.at(number)
         size = min(CROP_PX, *(n // STRIDE * STRIDE for n in sites[0].targets.foreground.shape))
         rng = np.random.default_rng((settings.seed, number))
-        batch = make_batch(sites, camera, peak_e, rng, count=CROPS, size=size)
+        batch = make_batch(sites, camera, peak_e, rng, count=CROPS, size=size, uneven=uneven)
         planes, *targets = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
         with torch.autocast(device.type, dtype=DTYPES[dtype], enabled=dtype != "float32"):
             said = network(planes.contiguous(memory_format=torch.channels_last))
@@ -273,6 +280,18 @@ def train(
         f"{progress.step:,} steps done; choosing cut-offs on {len(validation)} sites of {_listed(pairs.validation_wells)}"
     )
     return now_trained(validation)
+
+
+def unevenness(run: RunFolder, inputs: Sequence[str] = ()) -> float:
+    """Return how much the light is to vary across a crop: as much as it was measured to do on this microscope, if that is more than usual."""
+    protocol, camera = run.read_protocol(), run.read_profile().camera
+    source = run.read_profile().light_source(protocol.channel_of(protocol.full_light(protocol.inputs(inputs)[0])))
+    if source.illumination is None:
+        return UNEVEN
+    shape = camera.height_px, camera.width_px
+    y, x = np.mgrid[0 : shape[0] : _EVERY_PX, 0 : shape[1] : _EVERY_PX]
+    light = Illumination(np.array(source.illumination), shape).at(y, x)
+    return max(UNEVEN, float((light.max() - light.min()) / (light.max() + light.min())))
 
 
 class _Pool:

@@ -150,6 +150,7 @@ class RunView:
         acquire, training = self._run.read_status("acquire"), self._run.read_status("train")
         left = acquire.get("seconds_left")
         whole = str(acquire.get("state", "")).startswith("completed")
+        report = self._written("report.html")
         return {
             "name": self.path.name,
             "path": str(self.path),
@@ -168,7 +169,7 @@ class RunView:
             "seconds_left": left,
             "free_bytes": self._run.free_bytes(),
             "bytes_left": acquire.get("bytes_left"),
-            "stages": stage_lines(self.path, 0 if whole else left, to_the_report=True),
+            "stages": stage_lines(self.path, 0 if whole else left, to_the_report=report is None),
             "training": {
                 "state": training.get("state"),
                 "step": training.get("step"),
@@ -178,7 +179,7 @@ class RunView:
             "wells": self._wells(protocol),
             "features": FEATURES,
             "field": self._field_name(),
-            "report": self._written("report.html"),
+            "report": report,
         }
 
     def _finished(self, protocol: ImagingProtocol) -> int:
