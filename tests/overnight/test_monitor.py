@@ -80,6 +80,17 @@ def test_what_has_come_since_is_read_and_nothing_twice(segmented_plate, tmp_path
     assert sum(well["sites"] for well in view._looked_at()["wells"].values()) == 1, "somebody has cut it"
 
 
+def test_a_field_that_cannot_be_read_is_told(segmented_plate, jobs, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(segmented_plate, damaged)
+    shutil.rmtree(damaged / "plate.ome.zarr")
+    page = client(jobs, damaged)
+    run = run_name(damaged)
+    assert page.get(f"/api/runs/{run}").json()["sites"]["finished"] == 8
+    answer = page.get(f"/api/runs/{run}/field.png")
+    assert (answer.status_code, "cannot be read" in answer.json()["detail"]) == (404, True)
+
+
 def test_what_changes_something_needs_the_token_in_a_header(segmented_plate, jobs):
     jobs.add(TrainWork(run=segmented_plate))
     page = client(jobs, segmented_plate)

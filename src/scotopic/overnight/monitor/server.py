@@ -238,7 +238,10 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
     @app.get("/api/runs/{run}/field.png", response_class=Response)
     def show_field(run: Run) -> Response:
         """Return the newest field with contours."""
-        picture = run.field_png()
+        try:
+            picture = run.field_png()
+        except (OSError, ValueError) as error:  # it is being taken anew, or is damaged: `verify` tells which
+            raise HTTPException(404, f"the newest field cannot be read: {error}") from error
         if picture is None:
             raise HTTPException(404, "there is no image yet")
         return Response(picture, media_type="image/png")
