@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import shutil
+import socket
 import tempfile
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +45,16 @@ def serve(folder: str, run: str) -> None:
     server.monitor(Path(folder) / "queue", [Path(run)], host="127.0.0.1", port=PORT)
 
 
+def wait_for_the_port() -> None:
+    """Wait until the server answers."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", PORT), 1):
+            return
+        time.sleep(0.2)
+    raise SystemExit("the server does not answer")
+
+
 def browser() -> webdriver.Chrome:
     options = webdriver.ChromeOptions()
     for option in (
@@ -68,7 +80,7 @@ def main() -> None:
     run.begin(protocol, profile, protocol_path, profile_path)
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(str(folder), str(run.path)), daemon=True)
     server.start()
-    time.sleep(6)
+    wait_for_the_port()
     driver = browser()
     try:
         driver.get(f"http://127.0.0.1:{PORT}/?token={TOKEN}")

@@ -223,10 +223,10 @@ def judge(night: Night) -> None:
     recorded, cut, counts, wrong = 0.0, 0.0, Counter[str](), Counter[str]()
     for job in night.queue.jobs():
         run = RunFolder(job.folder)
-        recorded += run.sample_dose_ms()
-        cut += sum(visit.unnoted_ms for visit in run.visits.read() if visit.left)
         if not run.exists:
             continue
+        recorded += run.sample_dose_ms()
+        cut += sum(visit.unnoted_ms for visit in run.visits.read() if visit.left)
         is_whole = str(run.read_status("acquire").get("state")).startswith("completed")
         problems = [each for each in verify(run) if is_whole or "planned frames are missing" not in each.message]
         counts["lost"] += len(problems)
