@@ -174,6 +174,16 @@ def test_one_job_at_a_time_drives_a_microscope_and_others_compute_as_cores_allow
     assert obstacle_of(jobs, other.number, paused=True) == "the queue is paused"
 
 
+def test_a_microscope_is_kept_for_the_job_that_was_cut_short(tmp_path, jobs):
+    first, other = (jobs.add(a_run(tmp_path, name)) for name in "AB")
+    jobs.begin(first.number, 1, 0.0)
+    jobs.interrupt(first.number, "process 1 was gone")
+    assert "goes on at" in obstacle_of(jobs, first.number)
+    assert obstacle_of(jobs, other.number) == "waits for job 1, which was cut short and goes on first"
+    jobs.hold(first.number, held=True)
+    assert obstacle_of(jobs, other.number) == "", "unless somebody pauses it"
+
+
 def test_a_job_waits_for_another_and_for_its_folder(tmp_path, jobs):
     first = jobs.add(TrainWork(run=tmp_path / "X"))
     then = jobs.add(a_run(tmp_path), after=first.number)

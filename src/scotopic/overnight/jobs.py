@@ -283,9 +283,12 @@ def obstacle(
     if others := [each.number for each in running if each.folder == job.folder]:
         return f"waits for job {others[0]}, which works on the same folder"
     if job.work.profile is not None:
-        drivers = [each.number for each in running if each.work.profile == job.work.profile]
-        if drivers:
+        of_it = [each for each in jobs if each.number != job.number and each.work.profile == job.work.profile]
+        if drivers := [each.number for each in of_it if each.state == "running"]:
             return f"waits for job {drivers[0]}, which drives the microscope"
+        cut_short = [each.number for each in of_it if each.state == "waiting" and each.begun and not each.held]
+        if cut_short and job.begun is None:  # its plate lies on the stage
+            return f"waits for job {cut_short[0]}, which was cut short and goes on first"
         return f"waits for the microscope, which is driven by {taken}" if taken else ""
     driving = sum(each.work.profile is not None for each in running)
     computing = len(running) - driving
