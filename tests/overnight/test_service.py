@@ -149,6 +149,19 @@ def test_a_service_that_dies_leaves_its_run_alone_and_the_next_one_takes_it_over
 
 
 @pytest.mark.e2e
+def test_a_job_whose_process_cannot_begin_fails_and_is_not_tried_for_ever(files):
+    jobs = Queue(files / "queue")
+    jobs.add(TrainWork(run=files / "RUN"))
+    (files / "broken").mkdir()
+    broken = "import sys\nif 'perform' in sys.orig_argv:\n    sys.exit('no such thing')\n"
+    (files / "broken" / "sitecustomize.py").write_text(broken, encoding="utf-8")
+    with service(jobs.folder, "--until-idle", PYTHONPATH=str(files / "broken")) as process:
+        process.wait(60)
+    assert jobs.job(1).state == "failed"
+    assert "its process could not begin: SystemExit: no such thing" in jobs.job(1).message
+
+
+@pytest.mark.e2e
 def test_jobs_that_cannot_be_done_say_why_and_are_told(files):
     jobs = Queue(files / "queue")
     gone = files / "gone.yaml"

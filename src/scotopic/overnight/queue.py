@@ -348,6 +348,11 @@ class Queue:
             ended = {"exit_code": exit_code, "message": message, "ended": now(), "process": None, "quick_ends": 0}
             return _replace(file, job, told, state=state, **ended)
 
+    def fail(self, number: int, why: str) -> Job:
+        """Note that a job could not be begun."""
+        with self._changing() as file:
+            return _replace(file, _job(file, number), f"failed: {why}", state="failed", message=why, ended=now())
+
     def interrupt(self, number: int, why: str) -> Job:
         """Let a job that was cut short go on; not for ever, if each time it ends as soon as it has begun."""
         moment = now()

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _LOOK_S = 1.0
-_BEGINS_WITHIN_S = 120.0
-"""A process that was begun for a job says so within this time, also on a computer that has just started."""
 _SAME_START_S = 1.0
 _TIDY_S = 3600.0
 _LAST_LINES = 20
@@ -87,11 +85,18 @@ def serve(
         lock.release()
 
 
+class _Beginning:
+    """A process that was begun for a job, and what the job was before."""
+
+    def __init__(self, child: subprocess.Popen[bytes], job: Job) -> None:
+        self.child, self.before = child, (job.state, job.begun, job.interruptions)
+
+
 class _Service:
     def __init__(self, queue: Queue, say: Callable[[str], None], teller: Teller | None) -> None:
         self._queue, self._say, self._teller = queue, say, teller
         self._children: list[subprocess.Popen[bytes]] = []
-        self._begun_at: dict[int, float] = {}
+        self._beginning: dict[int, _Beginning] = {}
         self._watches: dict[int, RunWatch] = {}
         self._states: dict[int, str] = {}
         self._reasons: dict[int, str] = {}
@@ -110,9 +115,8 @@ class _Service:
     def look(self) -> None:
         """Do what is to be done now."""
         moment = now()
-        for child in list(self._children):
-            if child.poll() is not None:  # else it stays behind as a zombie
-                self._children.remove(child)
+        self._children = [child for child in self._children if child.poll() is None]  # else they stay behind as zombies
+        self._fail_what_cannot_begin()
         self._interrupt_the_dead()
         self._queue.give_up_late_ones(moment)
         self._begin_what_may(moment)
@@ -157,19 +161,26 @@ class _Service:
 
     def _begin(self, job: Job) -> None:
         words = ["queue", "--queue", str(self._queue.folder), "perform", str(job.number)]
-        self._begun_at[job.number] = time.monotonic()
         self._reasons.pop(job.number, None)
-        self._children.append(begin_apart(words, self._queue.output_path(job.number)))
+        child = begin_apart(words, self._queue.output_path(job.number))
+        self._children.append(child)
+        self._beginning[job.number] = _Beginning(child, job)
 
     def _is_beginning(self, number: int) -> bool:
         """Return whether a process was begun for a job that still waits: it has not said so yet."""
-        begun = self._begun_at.get(number)
-        if begun is None:
-            return False
-        if self._queue.job(number).state != "waiting" or time.monotonic() - begun > _BEGINS_WITHIN_S:
-            del self._begun_at[number]
-            return False
-        return True
+        return number in self._beginning
+
+    def _fail_what_cannot_begin(self) -> None:
+        """Note of jobs whose process ended before it could say that it has begun why that is; what it said is in their log."""
+        for number, beginning in list(self._beginning.items()):
+            has_ended = beginning.child.poll() is not None  # asked first: what it says comes before its end
+            with suppress(ProblemsError):  # somebody has removed it
+                job = self._queue.job(number)
+                if (job.state, job.begun, job.interruptions) == beginning.before:
+                    if not has_ended:
+                        continue
+                    self._queue.fail(number, f"its process could not begin: {_last_words(self._queue, number)}")
+            del self._beginning[number]
 
     def _say_once(self, job: Job, reason: str) -> None:
         if self._reasons.get(job.number) != reason:
@@ -261,15 +272,15 @@ def perform(folder: Path, number: int, command: Callable[[list[str]], int]) -> i
     sys.argv[1:] = words  # what others are told who wait for a lock of ours
     sys.stderr.write(f"{now():%Y-%m-%d %H:%M:%S} scotopic {' '.join(words)}\n")
     code = command(words)
-    queue.finish(number, code, _reason(queue, job) if code else "", was_asked=_was_asked(job))
+    queue.finish(number, code, _last_words(queue, number) if code else "", was_asked=_was_asked(job))
     return code
 
 
-def _reason(queue: Queue, job: Job) -> str:
+def _last_words(queue: Queue, number: int) -> str:
     """Return why a command has not ended well, by its own words."""
-    lines = queue.output_path(job.number).read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+    lines = queue.output_path(number).read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
     told = [line for line in lines if line.startswith(("error: ", "acquisition ", "missing: "))]
-    return (told or lines or [""])[0].removeprefix("error: ")
+    return (told[:1] or lines[-1:] or ["it said nothing"])[0].removeprefix("error: ")
 
 
 def _was_asked(job: Job) -> bool:
