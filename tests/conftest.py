@@ -18,7 +18,11 @@ from scotopic.workflow import segment_run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-for _name, _handler in (("SIGINT", signal.default_int_handler), ("SIGQUIT", signal.SIG_DFL)):
+for _name, _handler in (
+    ("SIGINT", signal.default_int_handler),
+    ("SIGQUIT", signal.SIG_DFL),
+    ("SIGHUP", signal.SIG_DFL),  # `nohup`
+):
     # A shell starts background jobs deaf to these, and processes inherit that: tests send them.
     if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
         signal.signal(getattr(signal, _name), _handler)
