@@ -133,6 +133,7 @@ def write_site(run: RunFolder, protocol: ImagingProtocol, well: str, site: int, 
     image = np.random.default_rng(number).poisson(300, (512, 512)).astype(np.uint16)
     for level in protocol.light_levels:
         plate.write(well, site, level.name, 0, 0, image)
+        plate.write_pyramid(well, site, level.name, 0, 0, image)
     plate.commit(well, site, [(level.name, 0, 0) for level in protocol.light_levels])
     labels = np.zeros((512, 512), np.uint32)
     labels[100:150, 100 + number % 300 : 150 + number % 300] = 1
