@@ -108,7 +108,7 @@ def follow(
     done = written = 0
     checks: list[dict[str, object]] = []
     while done < updates or written < len(sites):
-        if written < len(sites) and written * updates <= done * len(sites):
+        while written < len(sites) and written * updates <= done * len(sites):
             write_site(run, protocol, *sites[written], written)
             written += 1
         if len(checks) < 200:

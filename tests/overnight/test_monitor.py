@@ -80,6 +80,25 @@ def test_what_has_come_since_is_read_and_nothing_twice(segmented_plate, tmp_path
     assert sum(well["sites"] for well in view._looked_at()["wells"].values()) == 1, "somebody has cut it"
 
 
+@pytest.mark.parametrize(
+    ("state", "guarded", "told"),
+    [
+        ("completed", "2020-01-01T00:00:00+00:00", "off"),
+        ("completed", "2999-01-01T00:00:00+00:00", "switched off by the guard"),
+        ("failed", None, "not known: look, or `scotopic light-off`"),
+        ("running", None, "not known: look, or `scotopic light-off`"),
+    ],
+    ids=["an old guard", "a guard", "failed", "killed"],
+)
+def test_light_is_called_off_only_where_that_was_read_back(segmented_plate, tmp_path, state, guarded, told):
+    run = RunFolder(shutil.copytree(segmented_plate, tmp_path / "run"))
+    run.write_status("acquire", **(run.read_status("acquire") | {"state": state}))
+    if guarded:
+        text = json.dumps({"state": "light switched off", "heartbeat": guarded})
+        (run.path / "status" / "guard.json").write_text(text, encoding="utf-8")
+    assert RunView(run.path).snapshot()["light"] == told
+
+
 def test_a_field_that_cannot_be_read_is_told(segmented_plate, jobs, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(segmented_plate, damaged)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
@@ -70,12 +71,15 @@ def serve(
         with _ended_by_signals() as ended, Schedule(folder, queue) as schedule:
             service = _Service(queue, say, teller)
             service.take_over()
+            told = ""
             while not ended.wait(_LOOK_S):
                 try:
                     schedule.follow()
                     service.look()
-                except (ProblemsError, OSError, RuntimeError):
-                    logger.exception("the service goes on, but")  # a full disk is freed, a locked file is let go
+                    told = ""
+                except Exception as error:  # whatever it is, a later look may fare better: a full disk is freed
+                    if told != (told := f"{type(error).__name__}: {error}"):  # not each second
+                        logger.exception("the service goes on, but")
                 if until_idle and service.is_idle():
                     break
             if going := [job.number for job in queue.jobs() if job.state == "running"]:
@@ -140,21 +144,18 @@ class _Service:
         jobs, paused = self._queue.jobs(), self._queue.is_paused()
         # Those that were cut short go on before others begin.
         for job in sorted(jobs, key=lambda each: (each.begun is None, each.number)):
-            if job.state != "waiting" or self._is_beginning(job.number):
+            if job.state != "waiting" or job.number in self._beginning:
                 continue
-            reason = obstacle(
-                job,
-                [
-                    each.model_copy(update={"state": "running"}) if self._is_beginning(each.number) else each
-                    for each in jobs
-                ],
-                moment,
-                paused=paused,
-                cores=os.cpu_count() or 1,
-                has_gpu=self._has_gpu,
-                taken=_driver(job),
+            others = [
+                each.model_copy(update={"state": "running"}) if each.number in self._beginning else each
+                for each in jobs
+            ]
+            why_not = partial(
+                obstacle, job, others, moment, paused=paused, cores=os.cpu_count() or 1, has_gpu=self._has_gpu
             )
-            if reason:
+            if reason := why_not() or why_not(
+                taken=_driver(job)
+            ):  # the profile is read only if nothing else is in the way
                 self._say_once(job, reason)
                 continue
             self._begin(job)
@@ -165,10 +166,6 @@ class _Service:
         child = begin_apart(words, self._queue.output_path(job.number))
         self._children.append(child)
         self._beginning[job.number] = _Beginning(child, job)
-
-    def _is_beginning(self, number: int) -> bool:
-        """Return whether a process was begun for a job that still waits: it has not said so yet."""
-        return number in self._beginning
 
     def _fail_what_cannot_begin(self) -> None:
         """Note of jobs whose process ended before it could say that it has begun why that is; what it said is in their log."""
@@ -250,7 +247,8 @@ def cancel(queue: Queue, number: int) -> None:
         run.ask("cancel")
     elif _lives(job):
         # A process that was begun apart hears no Ctrl-C; what it has begun ends with it, and goes on from its last checkpoint.
-        psutil.Process(job.process).terminate()
+        with suppress(psutil.NoSuchProcess):  # it ended this moment
+            psutil.Process(job.process).terminate()
 
 
 def perform(folder: Path, number: int, command: Callable[[list[str]], int]) -> int:
@@ -278,7 +276,8 @@ def perform(folder: Path, number: int, command: Callable[[list[str]], int]) -> i
 
 def _last_words(queue: Queue, number: int) -> str:
     """Return why a command has not ended well, by its own words."""
-    lines = queue.output_path(number).read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+    path = queue.output_path(number)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:] if path.exists() else []
     told = [line for line in lines if line.startswith(("error: ", "acquisition ", "missing: "))]
     return (told[:1] or lines[-1:] or ["it said nothing"])[0].removeprefix("error: ")
 

@@ -78,7 +78,7 @@ class RunWatch:
         if status.get("wrong_light"):
             told = f"{status['wrong_light']} frames have the wrong light by the images' proof"
             yield "failure", f"wrong light {started}", told
-        if self._run.read_status("guard"):
+        if self._run.guard_has_acted():
             yield "failure", f"guard {started}", "the acquisition died or hung, and the guard switched the light off"
 
     def _stalled(self, status: dict[str, Any], started: str, done: int) -> Iterator[tuple[EventKind, str, str]]:

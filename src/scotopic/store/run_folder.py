@@ -322,6 +322,11 @@ class RunFolder:
             status["state"] = "interrupted"
         return status
 
+    def guard_has_acted(self) -> bool:
+        """Return whether a guard had to switch the light off since the last acquisition into it began."""
+        acted, begun = self.read_status("guard").get("heartbeat"), self.read_status("acquire").get("started")
+        return bool(acted and begun and datetime.fromisoformat(acted) >= datetime.fromisoformat(begun))
+
     def ask(self, request: Request) -> None:
         """Ask the acquisition that is running into this folder for something; nobody hears it if none is."""
         replace_text(self._request_path, request)

@@ -89,6 +89,7 @@ class RunView:
         self._masks: dict[tuple[str, int, int], ReferenceRecord] = {}
         self._found_live: dict[tuple[str, int, int], int] = {}
         self._nuclei: dict[tuple[str, int, int], tuple[int, float, float]] = {}
+        self._bright: dict[tuple[str, int, int, int, int], FrameRecord] = {}
         self._last_frame: FrameRecord | None = None
         self._last_live: LiveRecord | None = None
 
@@ -106,12 +107,12 @@ class RunView:
         try:
             if self._protocol is None:
                 self._protocol = self._run.read_protocol()
-            self._read_lines()
+            self._read_lines(self._protocol)
             return self._told(self._protocol)
         except (ProblemsError, OSError) as error:
             return {"name": self.path.name, "path": str(self.path), "state": "cannot be read", "message": str(error)}
 
-    def _read_lines(self) -> None:
+    def _read_lines(self, protocol: ImagingProtocol) -> None:
         frames, anew = self._ledger.new()
         if anew:
             self._begin()
@@ -125,6 +126,8 @@ class RunView:
                 self._sites[key][record.state] += 1
             if record.state == "written":
                 self._last_frame = record
+                if record.level == protocol.reference.name:
+                    self._bright[*key, record.z, record.attempt] = record
         for reference in self._references.new()[0]:
             self._masks[reference.site_key] = reference
             self._nuclei.pop(reference.site_key, None)
@@ -132,17 +135,16 @@ class RunView:
             if live.state == "segmented" and live.nuclei is not None:
                 self._found_live[live.key[:3]] = live.nuclei
                 self._last_live = live
-        self._read_tables()
+        self._read_tables(protocol)
 
-    def _read_tables(self) -> None:
+    def _read_tables(self, protocol: ImagingProtocol) -> None:
         missing = [key for key in self._masks if key not in self._nuclei][-_TABLES_A_LOOK:]
         for key in missing:
             try:
                 table = self._run.nuclei.read(REFERENCE, *key)
             except (OSError, ValueError):  # it is being written
                 continue
-            reference = self._protocol.reference.name if self._protocol else ""
-            of_reference = table[table["level"] == reference]
+            of_reference = table[table["level"] == protocol.reference.name]
             values = [float(of_reference[name].median()) for name in ("area_um2", "mean_intensity_e")]
             self._nuclei[key] = len(of_reference), values[0], values[1]
 
@@ -193,10 +195,12 @@ class RunView:
 
     def _light(self, acquire: dict[str, Any]) -> str:
         """Return what is known of the light: it is on for exposures only, and read back as off after each."""
-        guard = self._run.read_status("guard")
-        if guard:
-            return str(guard.get("state", ""))
-        if acquire.get("state") == "running":
+        state = acquire.get("state")
+        if self._run.guard_has_acted():
+            return "switched off by the guard"
+        if state in {"interrupted", "failed"}:  # nobody has read it back, or it may be why it failed
+            return "not known: look, or `scotopic light-off`"
+        if state == "running":
             last = self._last_frame
             power = (
                 "" if last is None or last.led_read_percent is None else f"; the last at {last.led_read_percent:g} %"
@@ -241,20 +245,11 @@ class RunView:
 
         with self._lock:
             masks = None if self._last_live is not None or not self._masks else next(reversed(self._masks.values()))
-        if masks is not None:
-            frames = [
-                record
-                for record in self._run.ledger.read()
-                if record.site_key == masks.site_key and record.attempt == masks.attempt and record.state == "written"
-            ]
-            protocol = self._run.read_protocol()
-            of_masks = [r for r in frames if r.level == protocol.reference.name and r.z == masks.z]
-            if of_masks:
-                plate = self._run.plate(protocol, self._run.read_profile())
-                labels = plate.read_labels(masks.well, masks.site, REFERENCE, masks.t, masks.z)
-                return iio.imwrite(
-                    "<bytes>", overlay(read_frame(self._run.path, of_masks[0]), labels), extension=".png"
-                )
+            bright = None if masks is None else self._bright.get((*masks.site_key, masks.z, masks.attempt))
+        if masks is not None and bright is not None:
+            plate = self._run.plate(self._run.read_protocol(), self._run.read_profile())
+            labels = plate.read_labels(masks.well, masks.site, REFERENCE, masks.t, masks.z)
+            return iio.imwrite("<bytes>", overlay(read_frame(self._run.path, bright), labels), extension=".png")
         found = newest(self._run)
         return None if found is None else iio.imwrite("<bytes>", found[1], extension=".png")
 
