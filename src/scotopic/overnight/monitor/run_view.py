@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -68,12 +67,11 @@ class _Lines(Generic[R]):
 
 
 class RunView:
-    """What a page shows of one run. May be asked from several threads."""
+    """What a page shows of one run. One thread at a time may ask."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._run = RunFolder(path)
-        self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
         self._known_s = -_FRESH_S
         self._protocol: ImagingProtocol | None = None
@@ -95,11 +93,10 @@ class RunView:
 
     def snapshot(self) -> dict[str, Any]:
         """Return all that the page shows, as JSON knows it."""
-        with self._lock:
-            if time.monotonic() - self._known_s >= _FRESH_S:
-                self._known = self._looked_at()
-                self._known_s = time.monotonic()
-            return self._known
+        if time.monotonic() - self._known_s >= _FRESH_S:
+            self._known = self._looked_at()
+            self._known_s = time.monotonic()
+        return self._known
 
     def _looked_at(self) -> dict[str, Any]:
         if not self._run.exists:
@@ -243,9 +240,8 @@ class RunView:
         """Return the newest field with contours, as PNG: found live, or else the newest with reference masks, or without."""
         from scotopic.live.view import newest
 
-        with self._lock:
-            masks = None if self._last_live is not None or not self._masks else next(reversed(self._masks.values()))
-            bright = None if masks is None else self._bright.get((*masks.site_key, masks.z, masks.attempt))
+        masks = None if self._last_live is not None or not self._masks else next(reversed(self._masks.values()))
+        bright = None if masks is None else self._bright.get((*masks.site_key, masks.z, masks.attempt))
         if masks is not None and bright is not None:
             plate = self._run.plate(self._run.read_protocol(), self._run.read_profile())
             labels = plate.read_labels(masks.well, masks.site, REFERENCE, masks.t, masks.z)

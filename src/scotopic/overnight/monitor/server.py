@@ -11,11 +11,13 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import time as Clock  # noqa: N812
+from functools import partial
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -42,6 +44,10 @@ _SHORTEST_TOKEN = 16
 _MOST_JOBS_SHOWN = 50
 _PAGE_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self'; frame-ancestors 'none'; form-action 'none'"
 _REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Asked(FrozenModel):
@@ -97,6 +103,12 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
         Address that it is bound to. Reading needs a token too, unless it is of this computer alone.
     """
     runs = Runs(queue, named)
+    # One thread reads the runs: C libraries keep some memory for each thread that has read images, and it adds up over a night.
+    reading = ThreadPoolExecutor(1, thread_name_prefix="reading")
+
+    async def looked(function: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(reading, partial(function, *args, **more))
+
     is_private = host in LOOPBACK
     app = FastAPI(
         title="scotopic", version=__version__, description=(__doc__ or ""), docs_url=None, redoc_url=None,
@@ -145,8 +157,8 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
     async def told(_: Request, error: ProblemsError) -> Response:
         return JSONResponse({"detail": "; ".join(map(str, error.problems))}, 409)
 
-    def run_of(run: str) -> RunView:
-        found = runs.views().get(run)
+    async def run_of(run: str) -> RunView:
+        found = (await looked(runs.views)).get(run)
         if found is None:
             raise HTTPException(404, "there is no such run here")
         return found
@@ -226,20 +238,20 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
         queue.remove(job)
 
     @app.get("/api/runs")
-    def show_runs() -> list[dict[str, Any]]:
+    async def show_runs() -> list[dict[str, Any]]:
         """Return the runs that can be looked at."""
-        return _runs_told(runs)
+        return await looked(_runs_told, runs)
 
     @app.get("/api/runs/{run}")
-    def show_run(run: Run) -> dict[str, Any]:
+    async def show_run(run: Run) -> dict[str, Any]:
         """Return how far a run is, well by well, and its training."""
-        return run.snapshot()
+        return await looked(run.snapshot)
 
     @app.get("/api/runs/{run}/field.png", response_class=Response)
-    def show_field(run: Run) -> Response:
+    async def show_field(run: Run) -> Response:
         """Return the newest field with contours."""
         try:
-            picture = run.field_png()
+            picture = await looked(run.field_png)
         except (OSError, ValueError) as error:  # it is being taken anew, or is damaged: `verify` tells which
             raise HTTPException(404, f"the newest field cannot be read: {error}") from error
         if picture is None:
@@ -265,7 +277,7 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
         """Send queue, runs and one run each time that something in them has changed."""
         before, sent_s = "", 0.0
         while True:
-            text = await asyncio.to_thread(_state_told, queue, runs, run)
+            text = await looked(_state_told, queue, runs, run)
             if text != before:
                 before, sent_s = text, time.monotonic()
                 yield ServerSentEvent(raw_data=text)
