@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import uvicorn
+import zarr
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -345,6 +346,7 @@ def monitor(
         told = f"= {host!r}: name the one address by which the page is to be reached"
         raise ProblemsError([Problem(told, key="--host")])
     queue = Queue(queue_folder)
+    zarr.config.set({"threading.max_workers": 1})  # for the same reason as the one thread that reads
     with _bound(host, port) as bound:
         port = bound.getsockname()[1]
         address = f"http://{_url_host(host)}:{port}/"
