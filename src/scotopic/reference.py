@@ -12,7 +12,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from scotopic.nuclei import evenly_lit, judge, measure_levels, reference_segmentation
-from scotopic.photons import focus_score
+from scotopic.photons import focus_score, is_dark
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.store import ReferenceRecord, RunFolder, finished_sites
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 """Name of these masks in the plate's labels and of their tables."""
+NO_LIGHT = "no light"
+"""Why the masks of a site whose bright image is dark say nothing, not even that it is empty."""
 _CLUSTER_S, _RETRIES = 10, 3
 _FLAGS = ["clump", "debris", "mitotic"]
 """What a nucleus looks like is said by its bright image, at every level."""
@@ -235,7 +237,7 @@ def _make_reference(run_path: Path, stack: dict[int, Frames]) -> ReferenceRecord
         z=bright.z,
         attempt=bright.attempt,
         nuclei=int(labels.max()),
-        reasons=quality.reasons,
+        reasons=(NO_LIGHT,) if is_dark(image, camera.noise) else quality.reasons,
         figures={name: value if np.isfinite(value) else None for name, value in quality.figures.items()},
     )
 

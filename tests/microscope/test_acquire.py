@@ -15,7 +15,8 @@ from conftest import ROOT, acquired, is_dark, no_line_after, small
 from scotopic.microscope import engine, open_microscope, prepare_run
 from scotopic.microscope.exposure import autofocus
 from scotopic.protocol import MicroscopeProfile, ProblemsError
-from scotopic.store import PlateStore, RunFolder, verify
+from scotopic.reference import NO_LIGHT, make_references
+from scotopic.store import PlateStore, RunFolder, verify, wrong_light
 
 
 @pytest.mark.parametrize("microscope", ["demo", "simulated"])
@@ -189,6 +190,25 @@ def test_a_led_that_echoes_the_request_but_does_not_obey_is_caught_by_the_images
     wrong = [(c.well, c.site, c.level) for c in checks if c.verdict == "wrong"]
     assert wrong == [("B2", 1, "0.05%")]
     assert all(c.verdict == "ok" for c in checks if (c.well, c.site, c.level) not in wrong)
+
+
+def test_a_lamp_that_dies_is_found_out_by_its_dark_images(tmp_path):
+    """Nothing of such a site is proved by the rest of its well, which the lamp has lit."""
+    fault = [{"kind": "led_misreports", "after": 4, "times": None, "amount": 0}]
+    run, result = acquired(small("simulated", fault), tmp_path / "RUN")
+    assert result.end_reason == "completed_with_errors"
+    assert "3 frames have the wrong light by the images' proof" in result.message
+    first, *rest = [run.light_checks.read()[start : start + n] for start, n in ((0, 3), (3, 4), (7, 4), (11, 4))]
+    assert {c.verdict for c in first} == {"ok"}
+    for site in rest:
+        assert {c.level: (c.verdict, c.expected) for c in site} == {
+            "100%": ("wrong", None), **dict.fromkeys(("2%", "0.2%", "0.05%"), ("undetermined", None))
+        }  # fmt: skip
+    assert str(wrong_light(run)[0]).startswith(
+        "3 frames have the wrong light by the images' proof, for example 100% of B2_1"
+    )
+    records = {record.site_key: record for record in make_references(run, workers=1)}
+    assert [record.reasons == (NO_LIGHT,) for record in records.values()] == [False, True, True, True]
 
 
 def test_the_demo_cameras_pattern_proves_nothing(tmp_path):

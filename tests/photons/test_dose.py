@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scotopic.photons import CameraNoise, DoseRatio, dose_ratio, pooled
+from scotopic.photons import CameraNoise, DoseRatio, dose_ratio, is_dark, pooled
 
 CAMERA = CameraNoise(offset_counts=200, gain_e_per_count=0.8, read_noise_e=6, saturation_counts=65535)
 
@@ -56,3 +56,21 @@ def test_sites_together_show_what_one_alone_could_not():
     together = pooled([*alone, DoseRatio(float("nan"), float("inf"))])
     assert together.verdict(0.0005) == "ok"
     assert pooled([]).verdict(1) == "undetermined"
+
+
+@pytest.mark.parametrize("offset_error", [-3, 3])
+@pytest.mark.parametrize(
+    ("light", "dark"),
+    [
+        (np.zeros((512, 512), np.float32), True),
+        (np.full((512, 512), 60, np.float32), False),
+        (scene(1) - 320, False),
+        (scene(60), False),
+    ],
+    ids=["lamp died", "medium", "one nucleus on black", "nuclei"],
+)
+def test_only_an_image_without_any_light_is_dark(light, dark, offset_error):
+    camera = CAMERA.model_copy(update={"offset_counts": CAMERA.offset_counts + offset_error})
+    image = shot(light, 1, 1)
+    image[::200, ::200] += 5000  # hot pixels
+    assert is_dark(image, camera) is dark

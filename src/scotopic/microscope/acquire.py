@@ -453,13 +453,7 @@ class _Acquisition:
         for check in site.light:
             if check.verdict == "wrong":
                 self._wrong_light += 1
-                logger.warning(
-                    "%s of %s: the images show %.2g of the reference's light, %.2g was asked for",
-                    check.level,
-                    self._last_site,
-                    check.ratio,
-                    check.expected,
-                )
+                logger.warning("%s of %s: %s", check.level, self._last_site, check.told())
         self._count_odd(site.records)
         self._written += sum(r.state == "written" for r in site.records)
         self._skipped += sum(r.state == "skipped" for r in site.records)

@@ -3,7 +3,7 @@
 from scotopic.photons.base import FrozenModel
 from scotopic.photons.blocks import block_sums
 from scotopic.photons.camera import CameraNoise
-from scotopic.photons.dose import DoseRatio, Verdict, dose_ratio, pooled
+from scotopic.photons.dose import DoseRatio, Verdict, dose_ratio, is_dark, pooled
 from scotopic.photons.focus import focus_score
 from scotopic.photons.light_response import LightFigures, Shot, light_figures
 from scotopic.photons.maps import CameraMaps, camera_maps
@@ -27,6 +27,7 @@ __all__ = [
     "dose_ratio",
     "focus_score",
     "image_shift",
+    "is_dark",
     "light_figures",
     "pooled",
 ]

@@ -22,6 +22,10 @@ _LARGEST_ERROR = 0.1
 _LARGEST_DEVIATION = 0.25
 """The light of a level may differ from the reference's by a quarter (LED not linear, bleaching) before it is wrong."""
 _SIGMAS = 4
+_DARK_NOISES = 5
+"""So many read noises above the camera's offset stay the brightest blocks of an image without light: the offset of a camera wanders."""
+_BRIGHTEST_BLOCKS = 99.5
+"""Percentile; single hot pixels do not pass for light."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,22 @@ def dose_ratio(dim: NDArray[Any], reference: NDArray[Any], noise: CameraNoise) -
     # Noise of each block: read noise and photons of the dim image, and what the reference's noise adds to it.
     variance = noise.read_noise_e**2 + np.maximum(y, 0) + slope**2 * (noise.read_noise_e**2 + np.maximum(x, 0))
     return DoseRatio(slope, float(np.sqrt((spread**2 * variance).sum()) / (_BLOCK_PX * sxx)))
+
+
+def is_dark(image: NDArray[Any], noise: CameraNoise) -> bool:
+    """Return whether an image shows no light at all, neither of nuclei nor of what is between them.
+
+    An empty well is no such thing at full light, where medium and plastic shine; a lamp that died is, or a shutter that stays closed.
+
+    Parameters
+    ----------
+    image : NDArray, shape (Y, X), uint16
+        Counts.
+    noise : CameraNoise
+        Offset, gain and read noise of the camera.
+    """
+    means = noise.to_electrons(block_sums(image, _BLOCK_PX) / _BLOCK_PX**2)
+    return bool(means.size) and float(np.percentile(means, _BRIGHTEST_BLOCKS)) < _DARK_NOISES * noise.read_noise_e
 
 
 def pooled(ratios: Iterable[DoseRatio]) -> DoseRatio:

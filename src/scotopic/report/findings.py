@@ -13,8 +13,9 @@ from joblib import Parallel, delayed
 
 from scotopic.nuclei import measure, reference_segmentation
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.reference import REFERENCE, SiteKey, finished_frames, origin_um, placed, read_corrected
+from scotopic.reference import NO_LIGHT, REFERENCE, SiteKey, finished_frames, origin_um, placed, read_corrected
 from scotopic.simulator import Field, make_specimen
+from scotopic.store import light_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,18 +35,29 @@ Row = tuple["Source", str]
 
 
 class HeldOutSites:
-    """The finished sites of held-out wells that have reference masks."""
+    """The finished sites of held-out wells that have reference masks, and their images whose light nothing disproves."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.protocol, self.profile = run.read_protocol(), run.read_profile()
         self.plate = run.plate(self.protocol, self.profile)
-        references = run.references()
-        self.frames: dict[SiteKey, dict[str, FrameRecord]] = {
-            key: levels
-            for key, levels in sorted(finished_frames(run).items())
-            if key[0] in self.protocol.held_out_wells and key in references
-        }
+        references, finished = run.references(), sorted(finished_frames(run).items())
+        attempts = {key: next(iter(levels.values())).attempt for key, levels in finished}
+        verdicts = light_verdicts(run.light_checks.read(), attempts)
+        self.frames: dict[SiteKey, dict[str, FrameRecord]] = {}
+        self.images_left_out = 0
+        """Images of the wrong light, and those beside a dark one: of none of them a light is known."""
+        for key, levels in finished:
+            if key[0] not in self.protocol.held_out_wells or key not in references:
+                continue
+            proved = {
+                level: record
+                for level, record in levels.items()
+                if verdicts.get((*key, level)) != "wrong" and NO_LIGHT not in references[key].reasons
+            }
+            self.images_left_out += len(levels) - len(proved)
+            if proved:
+                self.frames[key] = proved
 
     @property
     def wells(self) -> tuple[str, ...]:
@@ -55,10 +67,16 @@ class HeldOutSites:
 
     @property
     def missing(self) -> str:
-        """Why there is nothing to validate on; empty if there is something."""
+        """Why there is nothing to validate on, or not all; empty if nothing is missing."""
         if not self.protocol.held_out_wells:
             return "no well is held out: nothing can be validated"
-        return "" if self.frames else "no site of a held-out well is finished, with reference masks"
+        if not self.frames:
+            return "no site of a held-out well is finished, with reference masks"
+        return (
+            f"{self.images_left_out} images of held-out wells are left out: of the wrong light, or beside a dark one"
+            if self.images_left_out
+            else ""
+        )
 
     def of_channel(self, channel: str) -> Iterator[tuple[SiteKey, FrameRecord]]:
         """Yield the images of a channel."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scotopic.photons import DoseRatio, FrozenModel, Verdict, dose_ratio, image_shift, pooled
+from scotopic.photons import DoseRatio, FrozenModel, Verdict, dose_ratio, image_shift, is_dark, pooled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ FrameKey = tuple[str, int, int, str]
 
 
 class LightCheck(FrozenModel):
-    """What the images of a site say of one dim level, beside the reference level."""
+    """What the images of a site say of one dim level, beside the reference level; or of that one, where it has no light."""
 
     well: str
     """Well."""
@@ -35,7 +35,7 @@ class LightCheck(FrozenModel):
     level: str
     """Light level."""
     expected: float | None
-    """Light relative to the reference's by exposure and LED power, as read back; nothing without a reference image."""
+    """Light relative to the reference's by exposure and LED power, as read back; nothing without a reference image that has light."""
     ratio: float | None
     """Light relative to the reference's in the images; nothing where there is nothing to see."""
     error: float | None
@@ -45,11 +45,17 @@ class LightCheck(FrozenModel):
     shift_px: tuple[float, float] | None = None
     """How far the dim image lies from the reference image (y, x); nothing where there is too little to see."""
 
+    def told(self) -> str:
+        """Return in words what the images show."""
+        if self.ratio is None or self.expected is None:
+            return "the image is dark: does the lamp live, and does its light reach the sample?"
+        return f"the images show {self.ratio:.2g} of the reference's light, {self.expected:.2g} was asked for"
+
 
 def check_light(
     records: Iterable[FrameRecord], images: Mapping[str, NDArray[Any]], reference: str, noise: CameraNoise
 ) -> list[LightCheck]:
-    """Compare the dim images of one site with its reference image.
+    """Compare the dim images of one site with its reference image; say so if that is dark, for then nothing is proved.
 
     Parameters
     ----------
@@ -58,15 +64,14 @@ def check_light(
     images : mapping of light level to NDArray, shape (Y, X), uint16
         Counts, of the first plane.
     reference : str
-        Name of the reference level. Without its image all others are undetermined.
+        Name of the reference level. Without its image all others are undetermined, whatever their well shows.
     noise : CameraNoise
         The camera.
     """
     by_level = {r.level: r for r in records if r.level in images}
+    is_lit = reference in by_level and not is_dark(images[reference], noise)
     checks = []
     for level, record in by_level.items():
-        if level == reference:
-            continue
         check = LightCheck(
             well=record.well,
             site=record.site,
@@ -76,9 +81,11 @@ def check_light(
             expected=None,
             ratio=None,
             error=None,
-            verdict="undetermined",
+            verdict="undetermined" if level != reference or is_lit else "wrong",
         )
-        if reference in by_level:
+        if level == reference and is_lit:
+            continue
+        if is_lit:
             expected = record.signal_dose_ms / by_level[reference].signal_dose_ms
             found = dose_ratio(images[level], images[reference], noise)
             seen: dict[str, Any] = {"expected": expected, "verdict": found.verdict(expected)}

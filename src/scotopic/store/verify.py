@@ -135,11 +135,12 @@ def wrong_light(run: RunFolder) -> list[Problem]:
     verdicts = light_verdicts(run.light_checks.read(), finished_sites(records, protocol.frames_per_site))
     current = _current_frames(records, protocol.frames_per_site).values()
     unlit = {r.site_key for r in current if r.level == protocol.reference.name and r.state == "left_out"}
-    provable = {level.name for level in protocol.levels_of(protocol.channel)} - {protocol.reference.name}
-    dim = [r for r in current if r.state == "written" and r.z == 0 and r.level in provable and r.site_key not in unlit]
+    provable = {level.name for level in protocol.levels_of(protocol.channel)}
+    lit = [r for r in current if r.state == "written" and r.z == 0 and r.level in provable and r.site_key not in unlit]
+    dim = [r for r in lit if r.level != protocol.reference.name]
     problems = []
     for told, frames in (
-        ("have the wrong light by the images' proof", [r for r in dim if verdicts.get(_frame(r)) == "wrong"]),
+        ("have the wrong light by the images' proof", [r for r in lit if verdicts.get(_frame(r)) == "wrong"]),
         ("have no proof of their light in light.jsonl", [r for r in dim if _frame(r) not in verdicts]),
     ):
         if frames:
