@@ -53,8 +53,8 @@ class OwnedLock:
             "process": me.pid,
             "started": me.create_time(),
             "computer": platform.node(),
-            "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+            "since": f"{datetime.now().astimezone():%Y-%m-%d %H:%M}",
+            "command": " ".join([_program(), *sys.argv[1:]])[:200],
         }
         with suppress(OSError):  # what others are told must not stop who has it
             self._owner_path.write_text(json.dumps(owner), encoding="utf-8")
@@ -80,3 +80,8 @@ class OwnedLock:
             return told if abs(psutil.Process(process).create_time() - started) < _SAME_START_S else ""
         except psutil.Error:
             return ""
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "scotopic" if name == "__main__.py" else name
