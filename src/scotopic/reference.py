@@ -12,12 +12,12 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from scotopic.nuclei import evenly_lit, judge, measure_levels, reference_segmentation
-from scotopic.photons import focus_score, is_dark
+from scotopic.photons import focus_score
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.store import ReferenceRecord, RunFolder, finished_sites
+from scotopic.store import ReferenceRecord, RunFolder, finished_sites, light_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 """Name of these masks in the plate's labels and of their tables."""
-NO_LIGHT = "no light"
-"""Why the masks of a site whose bright image is dark say nothing, not even that it is empty."""
 _CLUSTER_S, _RETRIES = 10, 3
 _FLAGS = ["clump", "debris", "mitotic"]
 """What a nucleus looks like is said by its bright image, at every level."""
@@ -72,10 +70,19 @@ def _sharpest(run_path: Path, stack: dict[int, Frames]) -> int:
     return max(bright, key=lambda z: focus_score(read_corrected(run_path, bright[z]), profile.camera.noise))
 
 
+def sites_of_wrong_light(run: RunFolder, levels: Container[str]) -> set[SiteKey]:
+    """Return the finished sites of which an image at one of these light levels is proved to be of the wrong light, or dark."""
+    finished = finished_sites(run.ledger.read(), run.read_protocol().frames_per_site)
+    verdicts = light_verdicts(run.light_checks.read(), finished)
+    return {(well, site, t) for (well, site, t, level), each in verdicts.items() if each == "wrong" and level in levels}
+
+
 def make_references(
     run: RunFolder, *, workers: int = -1, again: bool = False, dask: str | None = None
 ) -> Iterator[ReferenceRecord]:
     """Make masks of the finished sites that have none, and yield what became of each.
+
+    A site whose bright image is proved to be of the wrong light, or dark, gets none: it would pass for an empty one.
 
     Sites are shared out to processes; each writes labels and table of a site before the site counts as done, so that a
     kill at any moment costs the sites under way and no more.
@@ -99,7 +106,7 @@ def make_references(
         run.nuclei.folder(REFERENCE).mkdir(parents=True, exist_ok=True)
         run.reference_lines.cut_torn_line()
         reference = run.read_protocol().reference.name
-        done = {} if again else run.references()
+        done = ({} if again else run.references()).keys() | sites_of_wrong_light(run, {reference})
         pending = [
             stack
             for key, stack in _finished_stacks(run).items()
@@ -237,7 +244,7 @@ def _make_reference(run_path: Path, stack: dict[int, Frames]) -> ReferenceRecord
         z=bright.z,
         attempt=bright.attempt,
         nuclei=int(labels.max()),
-        reasons=(NO_LIGHT,) if is_dark(image, camera.noise) else quality.reasons,
+        reasons=quality.reasons,
         figures={name: value if np.isfinite(value) else None for name, value in quality.figures.items()},
     )
 

@@ -15,8 +15,9 @@ from conftest import ROOT, acquired, is_dark, no_line_after, small
 from scotopic.microscope import engine, open_microscope, prepare_run
 from scotopic.microscope.exposure import autofocus
 from scotopic.protocol import MicroscopeProfile, ProblemsError
-from scotopic.reference import NO_LIGHT, make_references
-from scotopic.store import PlateStore, RunFolder, verify, wrong_light
+from scotopic.reference import make_references
+from scotopic.store import PlateStore, RunFolder, finished_sites, verify, wrong_light
+from scotopic.workflow import retake
 
 
 @pytest.mark.parametrize("microscope", ["demo", "simulated"])
@@ -193,22 +194,36 @@ def test_a_led_that_echoes_the_request_but_does_not_obey_is_caught_by_the_images
 
 
 def test_a_lamp_that_dies_is_found_out_by_its_dark_images(tmp_path):
-    """Nothing of such a site is proved by the rest of its well, which the lamp has lit."""
-    fault = [{"kind": "led_misreports", "after": 4, "times": None, "amount": 0}]
+    """Nothing of such a site is proved by the rest of its well, which the lamp has lit; nor does it pass for an empty one."""
+    fault = [{"kind": "led_misreports", "after": 12, "times": None, "amount": 0}]
     run, result = acquired(small("simulated", fault), tmp_path / "RUN")
     assert result.end_reason == "completed_with_errors"
-    assert "3 frames have the wrong light by the images' proof" in result.message
-    first, *rest = [run.light_checks.read()[start : start + n] for start, n in ((0, 3), (3, 4), (7, 4), (11, 4))]
-    assert {c.verdict for c in first} == {"ok"}
-    for site in rest:
-        assert {c.level: (c.verdict, c.expected) for c in site} == {
-            "100%": ("wrong", None), **dict.fromkeys(("2%", "0.2%", "0.05%"), ("undetermined", None))
-        }  # fmt: skip
+    assert "1 frames have the wrong light by the images' proof" in result.message
+    lit, dark = run.light_checks.read()[:9], run.light_checks.read()[9:]
+    assert {c.verdict for c in lit} == {"ok"}
+    assert {c.level: (c.verdict, c.expected) for c in dark} == {
+        "100%": ("wrong", None), **dict.fromkeys(("2%", "0.2%", "0.05%"), ("undetermined", None))
+    }  # fmt: skip
     assert str(wrong_light(run)[0]).startswith(
-        "3 frames have the wrong light by the images' proof, for example 100% of B2_1"
+        "1 frames have the wrong light by the images' proof, for example 100% of B3_1"
     )
-    records = {record.site_key: record for record in make_references(run, workers=1)}
-    assert [record.reasons == (NO_LIGHT,) for record in records.values()] == [False, True, True, True]
+    assert {record.name for record in make_references(run, workers=1)} == {"B2_0", "B2_1", "B3_0"}
+
+
+def test_a_run_whose_lamp_is_dead_ends_and_its_sites_can_be_taken_anew(tmp_path):
+    """The profile says: two failures in a row. The light may reach the sample all the same, and not the camera."""
+    fault = [{"kind": "led_misreports", "after": 4, "times": None, "amount": 0}]
+    job = small("simulated", fault, wells="B2:B5")
+    run, result = acquired(job, tmp_path / "RUN")
+    assert result.end_reason == "failed"
+    dark = [name for name in ("B2_1", "B3_0", "B3_1", "B4_0", "B4_1", "B5_0", "B5_1") if f" {name}" in result.message]
+    assert 2 <= len(dark) < 7, "the proof comes while the next sites are under way"
+    assert f"stopped after the bright images of {len(dark)} sites in a row were dark: lamp" in result.message
+    assert f"scotopic retake {run.path} B2_1 B3_0" in result.message
+    for site in dark:
+        retake(run.path, site)
+    assert wrong_light(run) == []
+    assert list(finished_sites(run.ledger.read(), 4)) == [("B2", 0, 0)], "all others are taken by the same command"
 
 
 def test_the_demo_cameras_pattern_proves_nothing(tmp_path):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from conftest import acquired, small
-from scotopic.reference import NO_LIGHT
 from scotopic.report import Report, write_page
 from scotopic.report.findings import Findings, HeldOutSites, find_by_reference
 from scotopic.report.page import verdict
@@ -102,15 +101,23 @@ def test_a_run_without_held_out_wells_says_so(run):
     assert "no well is held out" in (run.path / "report.html").read_text(encoding="utf-8")
 
 
-def test_images_of_the_wrong_light_are_not_judged_and_that_is_said(run):
+def test_sites_with_images_of_the_wrong_light_are_not_judged_and_that_is_said(run):
     checks = [c for c in run.light_checks.read() if c.well == "B3" and c.level == "2%" and c.site == 0]
     run.light_checks.append([c.model_copy(update={"verdict": "wrong"}) for c in checks])
-    dark = next(r for r in run.reference_lines.read() if r.well == "B3" and r.site == 1)
-    run.reference_lines.append([dark.model_copy(update={"reasons": (NO_LIGHT,)})])
+    assert set(HeldOutSites(run).frames) == {("B3", 1, 0)}
+    report = validate(run.path, lambda _: None)
+    assert report.missing[0] == "1 held-out sites are left out: wrong light"
+    assert report.sites == 1
+    lines = (run.path / "frames.jsonl").read_text(encoding="utf-8").splitlines()
+    changed = [json.loads(line) for line in lines]
+    for line in changed:
+        if (line["well"], line["site"], line["level"]) == ("B3", 1, "0.2%"):
+            line |= {"state": "skipped", "reason": "the camera was busy"}
+    (run.path / "frames.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed), encoding="utf-8")
     sites = HeldOutSites(run)
-    assert {key: set(levels) for key, levels in sites.frames.items()} == {("B3", 0, 0): {"100%", "0.2%", "0.05%"}}
-    told = "5 images of held-out wells are left out: of the wrong light, or beside a dark one"
-    assert validate(run.path, lambda _: None).missing[0] == told
+    assert sites.frames == {}
+    assert sites.missing == "1 held-out sites are left out: wrong light; 1 held-out sites are left out: skipped images"
+    assert "held-out sites are left out" in validate(run.path, lambda _: None).missing[0]
 
 
 def test_half_a_plate_is_reported_as_what_it_is(run):

@@ -715,15 +715,16 @@ def view(
 @app.command()
 def retake(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    site: Annotated[str, typer.Argument(metavar="SITE", help="Well and number of the site, for example B2_0.")],
+    sites: Annotated[list[str], typer.Argument(metavar="SITE...", help="Well and number of a site, for example B2_0.")],
     time_point: Annotated[int, typer.Option(min=0, help="Time point of a time lapse.")] = 0,
 ) -> None:
-    """Give up a finished site, for example a damaged one: the next acquisition into the run takes it anew."""
+    """Give up finished sites, for example damaged ones: the next acquisition into the run takes them anew."""
     from scotopic import workflow
 
-    with told_in_one_line():
-        workflow.retake(run_folder, site, time_point)
-    typer.echo(f"{site} is given up; `scotopic acquire` or `run` with the same files takes it anew.")
+    for site in sites:
+        with told_in_one_line():
+            workflow.retake(run_folder, site, time_point)
+        typer.echo(f"{site} is given up; `scotopic acquire` or `run` with the same files takes it anew.")
 
 
 @app.command()

@@ -204,11 +204,11 @@ def _well_lit_frames(run: RunFolder, protocol: ImagingProtocol, inputs: Sequence
     looked_at = protocol.inputs(inputs)
     needed = {protocol.reference.name, protocol.full_light(looked_at[0]).name}
     wanted = needed | {level.name for level in looked_at}
-    return {
+    lit = {
         key: {level: r for level, r in levels.items() if level in wanted and verdicts.get((*key, level), "ok") == "ok"}
         for key, levels in frames.items()
-        if needed <= levels.keys()
     }
+    return {key: levels for key, levels in lit.items() if needed <= levels.keys()}
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,7 @@ class _Acquisition:
         self._ended_by: Literal["", "request", "signal"] = ""
         self._dose_ms = run.sample_dose_ms()
         self._wrong_light = self._count_wrong_light()
+        self._dark_in_a_row: list[str] = []
         self._planned = per_well * len(places)
         self._begun = time.monotonic()
         self._paused_s = 0.0
@@ -289,6 +290,14 @@ class _Acquisition:
             return "budget_used_up", str(stop)
         except StoppedError as stop:
             return "cancelled", str(stop)
+        except RuntimeError:
+            if not self._engine.failure:
+                raise
+            dark = self._dark_in_a_row
+            return "failed", (
+                f"stopped after the bright images of {len(dark)} sites in a row were dark: lamp, shutter or light path? When it is mended: "
+                f"scotopic retake {self._run.path} {' '.join(dark)}; then the same command goes on"
+            )
         finally:
             if before is not None:
                 core.mda.set_engine(before)
@@ -454,6 +463,7 @@ class _Acquisition:
             if check.verdict == "wrong":
                 self._wrong_light += 1
                 logger.warning("%s of %s: %s", check.level, self._last_site, check.told())
+        self._heed_darkness(site)
         self._count_odd(site.records)
         self._written += sum(r.state == "written" for r in site.records)
         self._skipped += sum(r.state == "skipped" for r in site.records)
@@ -461,6 +471,16 @@ class _Acquisition:
         if self._state == "running":
             self._message = ""  # a camera that was silent has answered
         self._tell()
+
+    def _heed_darkness(self, site: SiteRecord) -> None:
+        """End a run whose bright images are all dark: if the light reaches the sample and not the camera, it is lit for nothing."""
+        reference = self.protocol.reference.name
+        if any(check.level == reference and check.verdict == "wrong" for check in site.light):
+            self._dark_in_a_row.append(self._last_site)
+        elif any(r.level == reference and r.state == "written" for r in site.records):
+            self._dark_in_a_row.clear()
+        if self._engine is not None and len(self._dark_in_a_row) >= self.profile.verification.stop_after_failures:
+            self._engine.failure = "the bright images are dark"
 
     def _count_left_out(self, records: Iterable[FrameRecord]) -> None:
         """Count frames that were left out, and the light that rules have saved by it."""

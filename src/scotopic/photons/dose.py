@@ -22,10 +22,8 @@ _LARGEST_ERROR = 0.1
 _LARGEST_DEVIATION = 0.25
 """The light of a level may differ from the reference's by a quarter (LED not linear, bleaching) before it is wrong."""
 _SIGMAS = 4
-_DARK_NOISES = 5
-"""So many read noises above the camera's offset stay the brightest blocks of an image without light: the offset of a camera wanders."""
-_BRIGHTEST_BLOCKS = 99.5
-"""Percentile; single hot pixels do not pass for light."""
+_DARK_NOISES = 2
+"""So many read noises no median of 64 pixels is brighter in one image than in another one without light: nine standard errors."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +70,26 @@ def dose_ratio(dim: NDArray[Any], reference: NDArray[Any], noise: CameraNoise) -
     return DoseRatio(slope, float(np.sqrt((spread**2 * variance).sum()) / (_BLOCK_PX * sxx)))
 
 
-def is_dark(image: NDArray[Any], noise: CameraNoise) -> bool:
-    """Return whether an image shows no light at all, neither of nuclei nor of what is between them.
+def is_dark(bright: NDArray[Any], dim: NDArray[Any], noise: CameraNoise) -> bool:
+    """Return whether an image has no more light than one of the same place with far less exposure: then it has none.
 
-    An empty well is no such thing at full light, where medium and plastic shine; a lamp that died is, or a shutter that stays closed.
+    Nowhere: neither in nuclei nor between them, where medium and plastic shine even in an empty well. A lamp that died looks so, or a
+    shutter that stays closed. Medians of blocks are compared, so hot pixels and lines of the camera do not count; the camera's offset and pattern are
+    in both.
 
     Parameters
     ----------
-    image : NDArray, shape (Y, X), uint16
+    bright, dim : NDArray, shape (Y, X), uint16
         Counts.
     noise : CameraNoise
-        Offset, gain and read noise of the camera.
+        Gain and read noise of the camera.
     """
-    means = noise.to_electrons(block_sums(image, _BLOCK_PX) / _BLOCK_PX**2)
-    return bool(means.size) and float(np.percentile(means, _BRIGHTEST_BLOCKS)) < _DARK_NOISES * noise.read_noise_e
+    height, width = (n // _BLOCK_PX * _BLOCK_PX for n in bright.shape)
+    more = bright[:height, :width].astype(np.int32) - dim[:height, :width]
+    blocks = more.reshape(height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX).swapaxes(1, 2)
+    medians = np.median(blocks.reshape(-1, _BLOCK_PX**2), axis=1)
+    most = _DARK_NOISES * noise.read_noise_e / noise.gain_e_per_count + 1  # counts are whole
+    return medians.size > 0 and float(medians.max()) < most
 
 
 def pooled(ratios: Iterable[DoseRatio]) -> DoseRatio:

@@ -13,9 +13,16 @@ from joblib import Parallel, delayed
 
 from scotopic.nuclei import measure, reference_segmentation
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.reference import NO_LIGHT, REFERENCE, SiteKey, finished_frames, origin_um, placed, read_corrected
+from scotopic.reference import (
+    REFERENCE,
+    SiteKey,
+    finished_frames,
+    origin_um,
+    placed,
+    read_corrected,
+    sites_of_wrong_light,
+)
 from scotopic.simulator import Field, make_specimen
-from scotopic.store import light_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,29 +42,29 @@ Row = tuple["Source", str]
 
 
 class HeldOutSites:
-    """The finished sites of held-out wells that have reference masks, and their images whose light nothing disproves."""
+    """The finished sites of held-out wells that have reference masks, and all whose images are what they are called.
+
+    Light levels are compared on the same sites: one wrong or skipped image leaves its site out.
+    """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.protocol, self.profile = run.read_protocol(), run.read_profile()
         self.plate = run.plate(self.protocol, self.profile)
-        references, finished = run.references(), sorted(finished_frames(run).items())
-        attempts = {key: next(iter(levels.values())).attempt for key, levels in finished}
-        verdicts = light_verdicts(run.light_checks.read(), attempts)
-        self.frames: dict[SiteKey, dict[str, FrameRecord]] = {}
-        self.images_left_out = 0
-        """Images of the wrong light, and those beside a dark one: of none of them a light is known."""
-        for key, levels in finished:
-            if key[0] not in self.protocol.held_out_wells or key not in references:
-                continue
-            proved = {
-                level: record
-                for level, record in levels.items()
-                if verdicts.get((*key, level)) != "wrong" and NO_LIGHT not in references[key].reasons
-            }
-            self.images_left_out += len(levels) - len(proved)
-            if proved:
-                self.frames[key] = proved
+        held_out = {
+            key: levels for key, levels in finished_frames(run).items() if key[0] in self.protocol.held_out_wells
+        }
+        levels = {level.name for level in self.protocol.light_levels}
+        wrong, skipped = sites_of_wrong_light(run, levels), _skipped(run, held_out)
+        self.left_out = {
+            "wrong light": len(held_out.keys() & wrong),
+            "skipped images": len(held_out.keys() & skipped - wrong),
+        }
+        """Why sites are left out, and how many."""
+        there = run.references().keys() - wrong - skipped
+        self.frames: dict[SiteKey, dict[str, FrameRecord]] = {
+            key: levels for key, levels in sorted(held_out.items()) if key in there
+        }
 
     @property
     def wells(self) -> tuple[str, ...]:
@@ -70,13 +77,10 @@ class HeldOutSites:
         """Why there is nothing to validate on, or not all; empty if nothing is missing."""
         if not self.protocol.held_out_wells:
             return "no well is held out: nothing can be validated"
-        if not self.frames:
-            return "no site of a held-out well is finished, with reference masks"
-        return (
-            f"{self.images_left_out} images of held-out wells are left out: of the wrong light, or beside a dark one"
-            if self.images_left_out
-            else ""
-        )
+        told = "; ".join(f"{count} held-out sites are left out: {why}" for why, count in self.left_out.items() if count)
+        if self.frames:
+            return told
+        return told or "no site of a held-out well is finished, with reference masks"
 
     def of_channel(self, channel: str) -> Iterator[tuple[SiteKey, FrameRecord]]:
         """Yield the images of a channel."""
@@ -90,6 +94,12 @@ class HeldOutSites:
             return record.signal_dose_ms / bright.signal_dose_ms
         channel = self.protocol.channel_of(full)
         return record.signal_dose_ms / self.profile.signal_ms(channel, full.exposure_ms, full.led_percent)
+
+
+def _skipped(run: RunFolder, sites: dict[SiteKey, dict[str, FrameRecord]]) -> set[SiteKey]:
+    """Return the sites of which an image of the plane that is looked at was skipped."""
+    planes = {(*key, record.attempt, record.z) for key, levels in sites.items() for record in levels.values()}
+    return {r.site_key for r in run.ledger.read() if r.state == "skipped" and (*r.site_key, r.attempt, r.z) in planes}
 
 
 def _measured(

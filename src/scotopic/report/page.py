@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import imageio.v3 as iio
 import numpy as np
+import pandas as pd
 from scipy import ndimage as ndi
 
 from scotopic.pictures import stretched
@@ -25,13 +26,13 @@ from scotopic.report.figures import (
     score_plot,
     training_plot,
 )
+from scotopic.report.findings import HeldOutSites
 from scotopic.store.files import replace_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from scotopic.report.schema import Figure, Report
@@ -282,8 +283,10 @@ def _recommended(report: Report) -> str:
 
 def _chosen(run: RunFolder, report: Report) -> list[ReferenceRecord]:
     """Return a few held-out sites: those with the most, the median and the fewest nuclei."""
+    shown = {row.name for row in network_rows(report)}
+    judged = {key for key, levels in HeldOutSites(run).frames.items() if shown <= levels.keys()}
     done = sorted(
-        (r for r in run.references().values() if r.well in report.held_out_wells), key=lambda r: (-r.nuclei, r.name)
+        (record for key, record in run.references().items() if key in judged), key=lambda r: (-r.nuclei, r.name)
     )
     return [done[i] for i in sorted({0, len(done) // 2, len(done) - 1})][:_FIELDS] if done else []
 
@@ -428,7 +431,11 @@ def _stability(report: Report) -> str:
 
 
 def _network_tables(run: RunFolder, report: Report) -> pd.DataFrame | None:
-    return None if report.model is None else run.nuclei.read_sites(report.model)
+    """Return what the network found on the sites that were judged."""
+    if report.model is None or (tables := run.nuclei.read_sites(report.model)) is None:
+        return None
+    sites = pd.MultiIndex.from_tuples(HeldOutSites(run).frames, names=["well", "site", "t"])
+    return tables[pd.MultiIndex.from_frame(tables[["well", "site", "t"]]).isin(sites)]
 
 
 def _quantity(value: float | None, factor: float, form: str, unit: str) -> str:

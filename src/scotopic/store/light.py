@@ -55,7 +55,7 @@ class LightCheck(FrozenModel):
 def check_light(
     records: Iterable[FrameRecord], images: Mapping[str, NDArray[Any]], reference: str, noise: CameraNoise
 ) -> list[LightCheck]:
-    """Compare the dim images of one site with its reference image; say so if that is dark, for then nothing is proved.
+    """Compare the dim images of one site with its reference image; say so if that is as dark as they are, for then nothing is proved.
 
     Parameters
     ----------
@@ -69,7 +69,10 @@ def check_light(
         The camera.
     """
     by_level = {r.level: r for r in records if r.level in images}
-    is_lit = reference in by_level and not is_dark(images[reference], noise)
+    dim = sorted((level for level in by_level if level != reference), key=lambda level: by_level[level].signal_dose_ms)
+    is_lit = reference in by_level and not (
+        dim and all(is_dark(images[reference], images[level], noise) for level in dim)
+    )
     checks = []
     for level, record in by_level.items():
         check = LightCheck(

@@ -61,14 +61,19 @@ def segment_run(
     ProblemsError
         If there is no run, or nothing in it is finished; or another process makes masks of it.
     """
-    from scotopic.reference import make_references, write_tables
+    from scotopic.reference import make_references, sites_of_wrong_light, write_tables
 
     run_folder = opened_run(run_path)
     for record in make_references(run_folder, workers=workers, again=again, dask=dask):
         say(_told(record.name, record.nuclei, record))
     records = list(run_folder.references().values())
+    dark = sites_of_wrong_light(run_folder, {run_folder.read_protocol().reference.name})
+    if dark:
+        say(f"{len(dark)} sites get no masks: their bright images are dark, or of the wrong light")
     if not records:
-        raise ProblemsError([Problem("has no finished site yet", str(run_path))])
+        raise ProblemsError(
+            [Problem("has no finished site" + " of the right light" * bool(dark) + " yet", str(run_path))]
+        )
     if uncorrected := write_tables(run_folder):
         say(uncorrected)
     unfit = sum(not record.usable for record in records)

@@ -12,7 +12,7 @@ import imageio.v3 as iio
 from scotopic.photons import FrozenModel
 from scotopic.pictures import overlay
 from scotopic.protocol import ProblemsError
-from scotopic.reference import NO_LIGHT, REFERENCE, read_frame
+from scotopic.reference import REFERENCE, read_frame
 from scotopic.store import FrameRecord, LiveRecord, ReferenceRecord, RunFolder
 from scotopic.workflow import stage_lines
 
@@ -135,8 +135,7 @@ class RunView:
         self._read_tables(protocol)
 
     def _read_tables(self, protocol: ImagingProtocol) -> None:
-        lit = (key for key, record in self._masks.items() if NO_LIGHT not in record.reasons)
-        missing = [key for key in lit if key not in self._nuclei][-_TABLES_A_LOOK:]
+        missing = [key for key in self._masks if key not in self._nuclei][-_TABLES_A_LOOK:]
         for key in missing:
             try:
                 table = self._run.nuclei.read(REFERENCE, *key)

@@ -158,8 +158,8 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
     async def told(_: Request, error: ProblemsError) -> Response:
         return JSONResponse({"detail": "; ".join(map(str, error.problems))}, 409)
 
-    async def run_of(run: str) -> RunView:
-        found = (await looked(runs.views)).get(run)
+    def run_of(run: str) -> RunView:
+        found = runs.views().get(run)
         if found is None:
             raise HTTPException(404, "there is no such run here")
         return found
