@@ -1,6 +1,6 @@
 """A simulated night: a queue of whole plates while one operation in a hundred goes wrong, with kills, reboots and a full disk.
 
-usage: soak.py --work DIR [--plates 6] [--share 0.01] [--seed 1] [--minutes 180]
+usage: soak.py --work DIR [--plates 6] [--share 0.01] [--seed 1] [--minutes 180] [--no-kills]
 
 Plates of 864 sites each are put into a queue, and `scotopic service` does them, on a simulated microscope with its fast clock, in which each operation of each
 kind (camera, LED, shutter, stage, autofocus, slow device) fails with a probability. Every one to two and a half minutes the job's processes, the
@@ -8,6 +8,7 @@ service, or all of them at once (a reboot) are killed without warning; the servi
 and freed half a minute later; for that DIR must lie on a file system of less than 8 GB made for the purpose (Linux: `mount -t tmpfs -o size=5g tmpfs DIR`),
 else that part is left out, and said. A job whose run has ended before its plate was complete, which is what some faults are to lead to, is told to go on, as
 a person would. After `--minutes` everything is killed, and what is there is judged: frames of sites that were not begun are not missed then.
+With `--no-kills` processes live as long as they like, which shows what memory and handles do in the long run.
 
 The judge is the log of the simulated LED and camera, which no kill reaches. Limits: no frame lost, misplaced or mislabelled; light given and recorded within 1 %;
 memory and file handles flat (20 MB and 5 handles over 1,000 sites). POSIX.
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=180)
+    parser.add_argument("--no-kills", action="store_true")
     asked = parser.parse_args()
     work: Path = asked.work.absolute()
     (work / "logs").mkdir(parents=True)
@@ -135,7 +137,7 @@ def main() -> None:
     for number in range(asked.plates):
         night.queue.add(RunWork(protocol=protocol, microscope=profile, out=work / f"plate_{number + 1}"))
     begun = time.monotonic()
-    go_through(night, asked.minutes)
+    go_through(night, asked.minutes, kills=not asked.no_kills)
     print(f"{sum(night.finished()):,} sites in {(time.monotonic() - begun) / 60:.0f} min; {dict(night.done)}")
     judge(night)
 
@@ -158,7 +160,7 @@ def write_job(work: Path) -> tuple[Path, Path]:
     return work / "protocol.yaml", work / "microscope.yaml"
 
 
-def go_through(night: Night, minutes: float) -> None:
+def go_through(night: Night, minutes: float, *, kills: bool) -> None:
     """Serve the queue to its end, and let things happen to it."""
     deadline = time.monotonic() + 60 * minutes
     next_hit = time.monotonic() + night.rng.uniform(60, 150)
@@ -172,7 +174,7 @@ def go_through(night: Night, minutes: float) -> None:
         if disk_at and night.finished()[0] > 200:
             disk_at = 0
             fill_and_free(night)
-        if time.monotonic() > next_hit:
+        if kills and time.monotonic() > next_hit:
             next_hit = time.monotonic() + night.rng.uniform(60, 150)
             night.hit()
             time.sleep(2)

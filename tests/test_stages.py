@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
-from scotopic.protocol import TrainingSettings
-from scotopic.workflow import stages
+from conftest import ROOT
+from scotopic.protocol import ProblemsError, TrainingSettings
+from scotopic.store import RunFolder
+from scotopic.workflow import stages, whole
 
 TRAINING = {
     "state": "training",
@@ -61,3 +64,13 @@ def test_when_the_training_is_done_only_the_judgement_is_left(run, tmp_path):
         "training: completed, model abc",
         "report in about 54 s",
     ]
+
+
+def test_a_run_does_not_go_on_beside_a_training_of_somebody_else(segmented_plate, tmp_path, monkeypatch):
+    """Both would write its model and its report."""
+    monkeypatch.setattr(whole, "_LAST_TRAINER_S", 0.1)
+    copy = shutil.copytree(segmented_plate, tmp_path / "run")
+    protocol, profile = (ROOT / name for name in ("protocols/quickstart.yaml", "hardware_configs/simulated.yaml"))
+    with RunFolder(copy).training_lock(), pytest.raises(ProblemsError, match="another process trains on it"):
+        whole.run(protocol, profile, copy, lambda _: None)
+    assert not (copy / "report.html").exists()

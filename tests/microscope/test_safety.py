@@ -57,6 +57,18 @@ def test_a_pause_in_the_run_folder_waits_in_the_dark_until_it_is_taken_back(tmp_
     assert verify(run) == []
 
 
+@pytest.mark.parametrize(("state", "stays"), [("paused", True), ("cancelled", False)])
+def test_what_was_paused_stays_paused_over_a_kill(state, stays, tmp_path):
+    job = small("simulated")
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+    run.ask("pause")
+    run.write_status("acquire", state=state, message="")
+    run.unlock()  # as a kill does
+    again = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+    again.unlock()
+    assert (again.request() == "pause") is stays
+
+
 @pytest.mark.parametrize(("request_", "most"), [("finish", 4), ("cancel", 4)])
 def test_a_run_ends_when_its_folder_is_told_so(request_, most, tmp_path):
     job = small("simulated", time_lapse={"count": 2, "interval_s": 3600})

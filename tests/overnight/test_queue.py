@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from conftest import ROOT
 from scotopic.cli import app
-from scotopic.overnight import Queue, RunWork, TrainWork, now, queue, times
+from scotopic.overnight import Queue, RunWork, TrainWork, cancel, now, queue, times, told_state
 from scotopic.overnight.jobs import Job, obstacle
+from scotopic.overnight.service import _last_words
 from scotopic.protocol import ProblemsError
+from scotopic.store import RunFolder
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -273,21 +278,91 @@ def test_commands(tmp_path, monkeypatch):
     assert "begins as soon as it can" in said("add", protocol, "--microscope", profile, "--out", "RUN")
     nightly = said("train", "RUN", "--at", "02:00", "--every", "weekday", "--not-after", "06:00", "--after", "1")
     assert "job 2: begins on" in nightly
+    assert ", not after" in nightly
+    assert "once job 1 has ended; and so on each weekday" in nightly
+    assert "RUN is not there yet" in nightly
     assert "no service does the jobs" in nightly
     assert "no such file" in said("add", "none.yaml", "--microscope", profile, "--out", "B", code=2).lower()
     assert "is over" in said("validate", "RUN", "--at", "2020-01-01 22:00", code=2)
     listed = said("list")
     assert "quickstart.yaml on simulated" in listed
-    assert str(tmp_path / "RUN") in listed
+    assert " into RUN" in listed, "as seen from here"
+    assert len(listed.splitlines()) == 4, "a line for each job"
+    assert "every weekday" in listed
     assert "paused" in said("pause", "1")
     assert "goes on" in said("resume", "1")
-    assert "The queue is paused" in said("pause") + said("list")
+    assert "the queue is paused" in said("pause") + said("list")
+    refused = said("add", protocol, "--microscope", profile, "--out", protocol, code=2)
+    assert "error: 2" not in refused, "told once"
     said("resume")
     said("remove", "2")
     assert "removed: train" in said("log", "2")
     assert "there is no such job" in said("log", "7", code=2)
     assert "is waiting" in said("cancel", "1", code=2)
     assert "job 1: added: run quickstart.yaml" in said("log")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["segment", "images", "--out", "M", "--model", "m.safetensors", "--light", "0.2%"],
+            "needs the camera's offset",
+        ),
+        (["segment", "images", "--out", "M", "--light", "0.2%"], "is for dark images, which need --model"),
+        (["segment", "images", "--out", "M", "--model", "nope"], "nope: --model is not there"),
+        (["segment", "images", "--out", "{dat}"], "{dat} means nothing; allowed: {date}"),
+        (["validate", "RUN", "--model", "nope"], "nope: --model is not there"),
+        (["train", "RUN", "--at", "22:00", "--not-after", "22:00"], "is the time of the start itself"),
+    ],
+    ids=["no camera", "no model", "model gone", "placeholder", "model to judge gone", "no time to begin"],
+)
+def test_what_could_only_fail_is_refused_in_the_evening(words, told, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCOTOPIC_QUEUE", str(tmp_path / "queue"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "m.safetensors").touch()
+    result = CliRunner().invoke(app, ["queue", *words])
+    assert (result.exit_code, told in result.output.replace("\n", " ")) == (2, True), result.output
+    assert Queue(tmp_path / "queue").jobs() == []
+
+
+def test_a_job_is_shown_as_its_run_is(tmp_path, jobs):
+    run = RunFolder(tmp_path / "RUN")
+    job = jobs.add(a_run(tmp_path))
+    me = psutil.Process()
+    job = jobs.begin(job.number, me.pid, me.create_time())
+    assert told_state(job) == ("running", "")
+    run.lock()
+    run.write_status("acquire", state="paused", message="as asked; the light is off")
+    assert told_state(job) == ("paused", "as asked; the light is off")
+    run.unlock()
+    assert told_state(job.model_copy(update={"process": 2**22 + 1}))[0] == "cut short"
+
+
+def test_a_job_that_is_done_is_not_done_again_by_retry(tmp_path, jobs):
+    job = jobs.add(a_run(tmp_path))
+    jobs.begin(job.number, os.getpid(), 0.0)
+    jobs.finish(job.number, 0, "", was_asked=False)
+    with pytest.raises(ProblemsError, match="is done: there is nothing to go on with"):
+        jobs.retry(job.number)
+
+
+def test_a_job_says_why_it_is_incomplete(tmp_path, jobs):
+    lines = ["acquisition completed", "missing in the report: there is no model: one well only", "report: x.html"]
+    jobs.output_path(1).write_text("\n".join(lines), encoding="utf-8")
+    assert _last_words(jobs, 1) == "missing in the report: there is no model: one well only"
+    jobs.output_path(1).write_text("\n".join([*lines, "error: the disk is full"]), encoding="utf-8")
+    assert _last_words(jobs, 1).endswith("; error: the disk is full")
+
+
+def test_a_cancelled_job_has_ended_also_where_no_service_is(tmp_path, jobs):
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    job = jobs.add(TrainWork(run=tmp_path / "RUN"))
+    jobs.begin(job.number, sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    cancel(jobs, job.number)
+    sleeper.wait(10)
+    assert jobs.job(job.number).state == "cancelled"
 
 
 def test_a_job_of_another_version_is_told(jobs):

@@ -72,8 +72,8 @@ def test_a_start_is_within_a_week_later_and_one_a_day(clock, days, moment):
     ("text", "told"),
     [
         ("2026-11-27 20:00", "is over, it is 2026-11-27 21:00 now"),
-        ("tonight", "allowed: a time of day such as 22:00"),
-        ("25:00", "allowed: a time of day"),
+        ("tonight", "allowed: 22:00, or 2026-11-28 22:00"),
+        ("25:00", "allowed: 22:00, or 2026-11-28 22:00"),
         ("tomorrow evening", "allowed: 22:00, or 2026-11-28 22:00"),
     ],
 )

@@ -19,6 +19,8 @@ def told_in_one_line() -> Iterator[None]:
 
     try:
         yield
+    except typer.Exit:  # it was told already; an exit is a RuntimeError to click
+        raise
     except ProblemsError as error:
         fail(error.problems)
     except (RuntimeError, OSError) as error:

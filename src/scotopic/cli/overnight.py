@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,8 +58,10 @@ def _put(
     after: int | None,
 ) -> None:
     """Put a job into the queue, and say when it begins."""
-    from scotopic.overnight import now, parse_clock, parse_days, parse_start
+    from scotopic.overnight import check_work, now, parse_clock, parse_days, parse_start
 
+    for warning in check_work(work):
+        typer.echo(f"warning: {warning}")
     days = parse_days(every) if every else ()
     begin = parse_start(at, days, now()) if at else None
     queue = _queue()
@@ -75,13 +78,19 @@ def _put(
 
 
 def _when(job: Job) -> str:
-    from scotopic.overnight import now
+    from scotopic.overnight import now, told_days
 
-    if job.state != "scheduled":
-        return "begins as soon as it can"
-    return f"begins on {job.at.astimezone(now().tzinfo):%A %Y-%m-%d at %H:%M}" + (
-        f", and every {', '.join(job.every)} after that" if job.every else ""
+    zone = now().tzinfo
+    told = (
+        f"begins on {job.at.astimezone(zone):%A %Y-%m-%d at %H:%M}"
+        if job.state == "scheduled"
+        else "begins as soon as it can"
     )
+    if job.latest is not None:
+        told += f", not after {job.latest.astimezone(zone):%A at %H:%M}"
+    if job.after is not None:
+        told += f", once job {job.after} has ended"
+    return told + (f"; and so on each {told_days(job.every)}" if job.every else "")
 
 
 @queue_app.command("add")
@@ -98,15 +107,9 @@ def queue_add(
     after: After = None,
 ) -> None:
     """Add a run: the whole job of `scotopic run`. Protocol and profile are checked now, and again when it begins."""
-    from scotopic import workflow
     from scotopic.overnight import RunWork
 
     with told_in_one_line():
-        report = workflow.check(protocol, microscope, specimen=specimen, out=out)
-        if report.problems:
-            fail(report.problems)
-        for warning in report.warnings:
-            typer.echo(f"warning: {warning}")
         paths = {"protocol": protocol, "microscope": microscope, "out": out, "specimen": specimen}
         full = {name: path.absolute() for name, path in paths.items() if path is not None}
         _put(RunWork.model_validate(full), at, every, not_after, after)
@@ -183,22 +186,25 @@ def queue_list() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from scotopic.overnight import now, told_work
+    from scotopic.overnight import now, told_state
 
     with told_in_one_line():
         queue = _queue()
-        jobs, moment = queue.jobs(), now()
+        jobs, moment, is_paused = queue.jobs(), now(), queue.is_paused()
+        opened = {job.number for job in jobs if job.is_open}
+        here = str(Path.cwd()) + os.sep
         table = Table("job", "state", "when", "what", "why", box=None, padding=(0, 2, 0, 0))
         for job in jobs:
-            state = "paused" if job.held and job.is_open else job.state
-            after = f"after job {job.after}" if job.after and job.state in {"waiting", "scheduled"} else ""
-            cells = str(job.number), state, _times(job, moment), told_work(job.work), job.message or after
+            state, why = told_state(job)
+            if job.state in {"waiting", "scheduled"} and not why:
+                why = f"after job {job.after}" if job.after in opened else "the queue is paused" if is_paused else ""
+            cells = str(job.number), state, _times(job, moment), job.told.replace(here, ""), why
             table.add_row(*map(escape, cells))
-        if jobs:
-            Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)
+        if jobs:  # a line for each job where it is not for eyes alone
+            Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)
         else:
             typer.echo("The queue is empty.")
-        if queue.is_paused():
+        if is_paused:
             typer.echo("The queue is paused: `scotopic queue resume`.")
         served = queue.served_by()
         typer.echo(f"Served by {served}." if served else "No service does the jobs: `scotopic service run`.")
@@ -206,12 +212,15 @@ def queue_list() -> None:
 
 def _times(job: Job, moment: datetime) -> str:
     """Return when a job begins, has begun, or ended."""
-    days = f", {','.join(job.every)}" if job.every else ""
+    from scotopic.overnight import told_days
+
+    days = f", every {told_days(job.every)}" if job.every else ""
+    latest = f", not after {job.latest.astimezone(moment.tzinfo):%a %H:%M}" if job.latest else ""
     if job.ended is not None:
         return f"{job.ended.astimezone(moment.tzinfo):%a %d %b %H:%M}"
     if job.begun is not None:
         return f"since {job.begun.astimezone(moment.tzinfo):%a %d %b %H:%M}"
-    return f"{job.at.astimezone(moment.tzinfo):%a %d %b %H:%M}{days}" if job.state == "scheduled" else ""
+    return f"{job.at.astimezone(moment.tzinfo):%a %d %b %H:%M}{latest}{days}" if job.state == "scheduled" else ""
 
 
 @queue_app.command("remove")
@@ -236,12 +245,17 @@ def queue_resume(job: Annotated[int | None, typer.Argument(metavar="[JOB]", help
 
 def _pause_or_resume(number: int | None, *, paused: bool) -> None:
     from scotopic import workflow
+    from scotopic.protocol import Problem
+    from scotopic.store import RunFolder
 
     with told_in_one_line():
         queue = _queue()
         if number is None:
             queue.pause(paused)
-        elif queue.job(number).state == "running":
+        elif (job := queue.job(number)).state == "running":
+            if not RunFolder(job.folder).is_locked():
+                told = f"acquires nothing at present, and only that can be paused; `scotopic queue cancel {number}` ends it"
+                fail([Problem(told, key=f"job {number}")])
             workflow.ask(queue.job(number).folder, "pause" if paused else "resume")
         else:
             queue.hold(number, paused)
@@ -261,7 +275,7 @@ def queue_cancel(job: Number) -> None:
 
 @queue_app.command("retry")
 def queue_retry(job: Number) -> None:
-    """Go on with a job that has failed or was cancelled. Finished sites are not exposed again."""
+    """Go on with a job that has ended before it was done. Finished sites are not exposed again."""
     with told_in_one_line():
         _queue().retry(job)
     typer.echo(f"job {job} begins as soon as it can")

@@ -1,5 +1,6 @@
 """Nights without anybody: a queue of jobs, the service that does them, messages to people, and the page to watch from."""
 
+from scotopic.overnight.checks import check_work
 from scotopic.overnight.jobs import (
     Job,
     RunWork,
@@ -11,8 +12,8 @@ from scotopic.overnight.jobs import (
     told_work,
 )
 from scotopic.overnight.queue import Queue, queue_folder
-from scotopic.overnight.service import cancel, perform, serve
-from scotopic.overnight.times import Days, now, parse_clock, parse_days, parse_start
+from scotopic.overnight.service import cancel, perform, serve, told_state
+from scotopic.overnight.times import Days, now, parse_clock, parse_days, parse_start, told_days
 
 __all__ = [
     "Days",
@@ -25,6 +26,7 @@ __all__ = [
     "ValidateWork",
     "Work",
     "cancel",
+    "check_work",
     "now",
     "parse_clock",
     "parse_days",
@@ -32,5 +34,7 @@ __all__ = [
     "perform",
     "queue_folder",
     "serve",
+    "told_days",
+    "told_state",
     "told_work",
 ]

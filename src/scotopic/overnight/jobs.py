@@ -170,17 +170,17 @@ def dated(path: Path, day: datetime) -> Path:
     return Path(str(path).replace(DATE, f"{day:%Y-%m-%d}"))
 
 
-def told_work(work: RunWork | TrainWork | ValidateWork | SegmentWork) -> str:
-    """Return a job's work in a few words."""
+def told_work(work: RunWork | TrainWork | ValidateWork | SegmentWork, day: datetime | None = None) -> str:
+    """Return a job's work in a few words, begun on a day."""
+    folder = work.writes_into if day is None else dated(work.writes_into, day)
     match work:
         case RunWork():
-            return f"run {work.protocol.name} on {work.microscope.stem} into {work.out}"
+            return f"run {work.protocol.name} on {work.microscope.stem} into {folder}"
         case TrainWork():
-            others = f" and {len(work.also)} more" if work.also else ""
-            return f"train on {work.run}{others}"
+            return f"train on {' and '.join(map(str, (folder, *work.also)))}"
         case ValidateWork():
-            return f"validate {work.run}"
-    return f"segment {', '.join(path.name for path in work.images)} into {work.out}"
+            return f"validate {folder}"
+    return f"segment {', '.join(path.name for path in work.images)} into {folder}"
 
 
 class Job(FrozenModel):
@@ -246,6 +246,11 @@ class Job(FrozenModel):
     def words(self) -> list[str]:
         """Words of the command that does it."""
         return self.work.words(self.at)
+
+    @property
+    def told(self) -> str:
+        """What it does, in a few words."""
+        return told_work(self.work, None if self.is_recurring else self.at)
 
     @property
     def latest(self) -> datetime | None:

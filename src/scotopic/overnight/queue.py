@@ -123,6 +123,9 @@ class Queue:
             and again would write into one folder.
         """
         moment = now()
+        if at is not None and not_after is not None and at.astimezone(here()).time() == not_after:
+            told = f"= {not_after:%H:%M}: is the time of the start itself; a start is never so punctual"
+            raise ProblemsError([Problem(told, key="--not-after")])
         if every and at is None:
             raise ProblemsError([Problem("needs --at: the time of day", key="--every")])
         if every and isinstance(work, RunWork | SegmentWork) and DATE not in str(work.out):
@@ -164,12 +167,10 @@ class Queue:
         with self._changing() as file:
             job = _job(file, number)
             if job.state == "running":
-                told = (
-                    f"is running; `scotopic queue cancel {number}` ends it, `scotopic queue pause {number}` pauses it"
-                )
+                told = f"is running; `scotopic queue cancel {number}` ends it"
                 raise ProblemsError([Problem(told, key=f"job {number}")])
             file.execute("delete from jobs where number = ?", (number,))
-            _note(file, number, f"removed: {told_work(job.work)}")
+            _note(file, number, f"removed: {job.told}")
 
     def hold(self, number: int, held: bool) -> Job:
         """Pause a job that has not begun, or let it begin."""
@@ -206,12 +207,12 @@ class Queue:
         Raises
         ------
         ProblemsError
-            If it has not ended.
+            If it has not ended, or is done.
         """
         with self._changing() as file:
             job = _job(file, number)
-            if job.is_open:
-                raise ProblemsError([Problem(f"is {job.state}", key=f"job {number}")])
+            if job.is_open or job.state == "done":
+                raise ProblemsError([Problem(f"is {job.state}: there is nothing to go on with", key=f"job {number}")])
             fresh: dict[str, Any] = {"exit_code": None, "ended": None, "quick_ends": 0, "is_to_end": False}
             return _replace(
                 file, job, "is to go on", state="waiting", message="", not_after=None, not_before=None, **fresh

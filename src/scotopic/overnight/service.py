@@ -37,7 +37,10 @@ logger = logging.getLogger(__name__)
 _LOOK_S = 1.0
 _SAME_START_S = 1.0
 _TIDY_S = 3600.0
-_LAST_LINES = 20
+_LAST_LINES, _MOST_REASONS = 40, 2
+_REASONS = ("error: ", "acquisition ", "missing in the report: ")
+"""What the line begins with that says why a command has not ended well."""
+_LONGEST_END_S = 15.0
 
 
 def serve(
@@ -82,9 +85,12 @@ def serve(
                         logger.exception("the service goes on, but")
                 if until_idle and service.is_idle():
                     break
-            if going := [job.number for job in queue.jobs() if job.state == "running"]:
-                jobs = ", ".join(map(str, going))
-                say(f"the service ends; {jobs} go on by themselves, the next service takes them over")
+            going = service.under_way()
+            told = " and ".join(f"job {number}" for number in going)
+            say(
+                "the service ends"
+                + (f"; {told}: under way without it, until the next service takes over" if going else "")
+            )
     finally:
         lock.release()
 
@@ -133,6 +139,11 @@ class _Service:
         """Return whether nothing is left to do."""
         return not any(job.is_open and not job.is_recurring for job in self._queue.jobs())
 
+    def under_way(self) -> list[int]:
+        """Return the jobs that are running, or are just being begun."""
+        running = {job.number for job in self._queue.jobs() if job.state == "running"}
+        return sorted(running | self._beginning.keys())
+
     def _interrupt_the_dead(self) -> None:
         for job in self._queue.jobs():
             if job.state == "running" and not _lives(job):
@@ -142,8 +153,8 @@ class _Service:
 
     def _begin_what_may(self, moment: datetime) -> None:
         jobs, paused = self._queue.jobs(), self._queue.is_paused()
-        # Those that were cut short go on before others begin.
-        for job in sorted(jobs, key=lambda each: (each.begun is None, each.number)):
+        # Those that were cut short go on before others begin, and runs begin before what may only run beside them.
+        for job in sorted(jobs, key=lambda each: (each.begun is None, each.work.profile is None, each.number)):
             if job.state != "waiting" or job.number in self._beginning:
                 continue
             others = [
@@ -247,8 +258,25 @@ def cancel(queue: Queue, number: int) -> None:
         run.ask("cancel")
     elif _lives(job):
         # A process that was begun apart hears no Ctrl-C; what it has begun ends with it, and goes on from its last checkpoint.
-        with suppress(psutil.NoSuchProcess):  # it ended this moment
-            psutil.Process(job.process).terminate()
+        with suppress(psutil.Error):  # it ended this moment
+            process = psutil.Process(job.process)
+            process.terminate()
+            process.wait(_LONGEST_END_S)
+    if not _lives(job) and queue.job(number).state == "running":
+        queue.interrupt(number, "its process has ended")  # no service may be there to see it
+
+
+def told_state(job: Job) -> tuple[str, str]:
+    """Return the state of a job and why it is in it, as somebody sees them who looks at its run too."""
+    if job.held and job.is_open:
+        return "paused", job.message
+    if job.state != "running":
+        return job.state, job.message
+    if not _lives(job):
+        return "cut short", "its process is gone; the service goes on with it"
+    status = {} if job.work.kind == "segment" else RunFolder(job.folder).read_status("acquire")
+    is_paused = status.get("state") == "paused"
+    return ("paused", str(status.get("message", ""))) if is_paused else (job.state, job.message)
 
 
 def perform(folder: Path, number: int, command: Callable[[list[str]], int]) -> int:
@@ -278,8 +306,8 @@ def _last_words(queue: Queue, number: int) -> str:
     """Return why a command has not ended well, by its own words."""
     path = queue.output_path(number)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:] if path.exists() else []
-    told = [line for line in lines if line.startswith(("error: ", "acquisition ", "missing: "))]
-    return (told[:1] or lines[-1:] or ["it said nothing"])[0].removeprefix("error: ")
+    told = [line for line in lines if line.startswith(_REASONS) and line != "acquisition completed"]
+    return "; ".join(dict.fromkeys(told[:_MOST_REASONS] or lines[-1:] or ["it said nothing"])).removeprefix("error: ")
 
 
 def _was_asked(job: Job) -> bool:

@@ -52,6 +52,11 @@ def latest_start(start: datetime, clock: time) -> datetime:
     return next_start(clock, DAYS, start)
 
 
+def told_days(days: Days) -> str:
+    """Return days as `parse_days` takes them."""
+    return next((name for name, group in _GROUPS.items() if group == days), ",".join(days))
+
+
 def parse_days(text: str) -> Days:
     """Return the days that a word means: day, weekday, weekend, or days such as mon,thu.
 
@@ -98,9 +103,9 @@ def parse_start(text: str, days: Days, moment: datetime) -> datetime:
     ProblemsError
         If the text is neither, or the time is over.
     """
-    if len(text) <= len("22:00:00"):
-        return next_start(parse_clock(text, "--at"), days or DAYS, moment)
     try:
+        if len(text) <= len("22:00:00"):
+            return next_start(time.fromisoformat(text).replace(tzinfo=None), days or DAYS, moment)
         start = datetime.fromisoformat(text)
     except ValueError as error:
         told = f"= {text!r}; allowed: 22:00, or 2026-11-28 22:00"

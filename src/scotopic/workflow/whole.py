@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder
 from scotopic.workflow.acquisition import acquire
 from scotopic.workflow.command import Command
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from scotopic.workflow.run_log import RunLog
 
 _MISTAKE, _INTERRUPTED = 2, 130
+_LAST_TRAINER_S = 30.0
+"""A training whose run was killed ends by itself, but not at once."""
 _EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "budget_used_up": 1, "failed": 1, "cancelled": _INTERRUPTED}
 
 
@@ -65,6 +69,7 @@ def _run(
     on_progress: Callable[[Progress], None] | None,
 ) -> int:
     say = log.say
+    _refuse_beside_a_training(RunFolder(out))
     with ExitStack() as stack:
 
         def begin_to_learn(protocol: ImagingProtocol) -> None:
@@ -86,15 +91,37 @@ def _run(
         if not result.end_reason.startswith("completed"):
             return acquired
         trained = beside[0].wait() if beside else _done("train", out, say)
-        nothing = RunFolder(out).read_status("train").get("state") == NOTHING_TO_LEARN
-        if beside and trained not in {0, _INTERRUPTED} and not nothing:
+        if beside and trained not in {0, _INTERRUPTED} and not _nothing_to_learn(out):
             say(f"the training beside the acquisition has ended with exit code {trained}: it goes on now")
             trained = _done("train", out, say)
-    if trained not in {0, _MISTAKE}:  # a mistake: nothing can be learned, which the report says too
+    if trained != 0 and not _nothing_to_learn(out):  # that nothing can be learned the report says too
         say("the training did not end; the same command goes on with it")
         return trained if trained == _INTERRUPTED else 1
     judged = _done("validate", out, say)
     return judged if judged == _INTERRUPTED else int(any((acquired, trained, judged)))
+
+
+def _nothing_to_learn(out: Path) -> bool:
+    return bool(RunFolder(out).read_status("train").get("state") == NOTHING_TO_LEARN)
+
+
+def _refuse_beside_a_training(run: RunFolder) -> None:
+    """Refuse to go on with a run that another process trains on: both would write its model and its report.
+
+    Raises
+    ------
+    ProblemsError
+        If one does, and does not end in a while.
+    """
+    until = time.monotonic() + _LAST_TRAINER_S
+    while run.exists:
+        try:
+            with run.training_lock():
+                return
+        except ProblemsError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.5)
 
 
 def _done(command: str, out: Path, say: Callable[[str], None]) -> int:

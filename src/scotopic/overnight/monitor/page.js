@@ -228,8 +228,8 @@ function jobRow(job) {
   const when = job.ended || job.begun || (job.state === "scheduled" ? job.at : null);
   const bad = ["failed", "incomplete", "missed"].includes(job.state) ? "bad" : "";
   row.append(
-    element("td", String(job.number)), element("td", job.held ? "paused" : job.state, bad),
-    element("td", (when ? new Date(when).toLocaleString() : "") + (job.every.length ? `, ${job.every.join(" ")}` : "")),
+    element("td", String(job.number)), element("td", job.seen, bad),
+    element("td", (when ? new Date(when).toLocaleString() : "") + (job.days ? `, every ${job.days}` : "")),
     element("td", job.what), element("td", job.message || (job.after ? `after job ${job.after}` : "")), last);
   const isOpen = job.state === "waiting" || job.state === "scheduled";
   const buttons = [

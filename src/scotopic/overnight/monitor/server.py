@@ -22,16 +22,18 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import uvicorn
 import zarr
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AwareDatetime
 
 from scotopic import __version__, workflow
-from scotopic.overnight.jobs import Job, Work, told_work
+from scotopic.overnight.checks import check_work
+from scotopic.overnight.jobs import Job, Work
 from scotopic.overnight.monitor.run_view import RunView
 from scotopic.overnight.queue import Queue
-from scotopic.overnight.service import cancel
-from scotopic.overnight.times import Days
+from scotopic.overnight.service import cancel, told_state
+from scotopic.overnight.times import Days, told_days
 from scotopic.photons import FrozenModel
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.run_folder import Request as RunRequest
@@ -158,6 +160,13 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
     async def told(_: Request, error: ProblemsError) -> Response:
         return JSONResponse({"detail": "; ".join(map(str, error.problems))}, 409)
 
+    @app.exception_handler(RequestValidationError)
+    async def told_of_mistakes(request: Request, error: RequestValidationError) -> Response:
+        if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
+            return JSONResponse({"detail": "needs JSON, and the header `Content-Type: application/json`"}, 422)
+        told = (f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+        return JSONResponse({"detail": "; ".join(told)}, 422)
+
     def run_of(run: str) -> RunView:
         found = runs.views().get(run)
         if found is None:
@@ -192,12 +201,7 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
     @app.post("/api/queue", dependencies=may_ask, status_code=201)
     def add_job(new: NewJob) -> Job:
         """Put a job into the queue."""
-        if new.work.kind == "run":
-            report = workflow.check(
-                new.work.protocol, new.work.microscope, specimen=new.work.specimen, out=new.work.out
-            )
-            if report.problems:
-                raise ProblemsError(report.problems)
+        check_work(new.work)
         return queue.add(new.work, at=new.at, every=new.every, not_after=new.not_after, after=new.after)
 
     @app.post("/api/queue/pause", dependencies=may_ask)
@@ -311,8 +315,12 @@ def _queue_told(queue: Queue) -> dict[str, Any]:
     jobs = []
     for job in queue.jobs()[: -_MOST_JOBS_SHOWN - 1 : -1]:
         told = job.model_dump(mode="json", exclude={"work", "process", "process_started"})
+        seen, why = told_state(job)
         more = {
-            "what": told_work(job.work),
+            "seen": seen,
+            "message": why,
+            "what": job.told,
+            "days": told_days(job.every) if job.every else "",
             "kind": job.work.kind,
             "folder": job.folder.name,
             "run": run_name(job.folder),
