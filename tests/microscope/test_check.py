@@ -109,6 +109,13 @@ def test_light_beyond_the_exposure_and_sites_beyond_the_wall_are_warned_of():
     assert ("2%", "4 ms", "Power 100.0", "2.0000%", "8.8372%") in report.levels
 
 
+def test_too_few_wells_to_learn_from_are_warned_of():
+    for wells, count in (("B2:B3", 1), ("B2:B4", 0)):
+        job = changed("simulated", protocol={"wells": wells, "held_out": 1})
+        report = check_files(job.protocol, job.protocol_path, job.profile, job.profile_path, ROOT)
+        assert sum("no model will come of it" in str(w) for w in report.warnings) == count
+
+
 def test_a_cfg_that_is_missing_or_broken_is_told(tmp_path):
     assert "cannot be read" in problems_of(changed(config="none.cfg"))[0]
     broken = tmp_path / "broken.cfg"

@@ -115,6 +115,7 @@ def check_files(
         for doubt in config.doubts:
             subject.warn(config.path, "", doubt)
     _check_light(subject)
+    _check_wells(subject)
     try:
         protocol.sites_in_travel_order(profile.camera.fov_um)
     except ValueError as error:
@@ -123,6 +124,13 @@ def check_files(
         _check_places(subject)
     _check_disk(subject, out)
     return subject.report
+
+
+def _check_wells(subject: Subject) -> None:
+    left = subject.protocol.training_wells
+    if subject.protocol.held_out_wells and len(left) < 2:
+        told = f"{', '.join(left)} is the only well to learn from, and one must be kept to check on: no model will come of it"
+        subject.warn(subject.protocol_path, "wells", told)
 
 
 # ---------------------------------------------------------------------- devices
