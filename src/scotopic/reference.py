@@ -106,10 +106,11 @@ def make_references(
         run.nuclei.folder(REFERENCE).mkdir(parents=True, exist_ok=True)
         run.reference_lines.cut_torn_line()
         reference = run.read_protocol().reference.name
+        stacks = _finished_stacks(run)  # read before the proofs, which each finished site has
         done = ({} if again else run.references()).keys() | sites_of_wrong_light(run, {reference})
         pending = [
             stack
-            for key, stack in _finished_stacks(run).items()
+            for key, stack in stacks.items()
             if key not in done and any(reference in frames for frames in stack.values())
         ]
         shared = (

@@ -219,7 +219,7 @@ def test_a_run_whose_lamp_is_dead_ends_and_its_sites_can_be_taken_anew(tmp_path)
     dark = [name for name in ("B2_1", "B3_0", "B3_1", "B4_0", "B4_1", "B5_0", "B5_1") if f" {name}" in result.message]
     assert 2 <= len(dark) < 7, "the proof comes while the next sites are under way"
     assert f"stopped after the bright images of {len(dark)} sites in a row were dark: lamp" in result.message
-    assert f"scotopic retake {run.path} B2_1 B3_0" in result.message
+    assert f'scotopic retake "{run.path}" B2_1 B3_0' in result.message
     for site in dark:
         retake(run.path, site)
     assert wrong_light(run) == []

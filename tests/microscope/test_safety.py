@@ -19,6 +19,7 @@ from scotopic.microscope import LightGuard, acquire, light_guard, open_microscop
 from scotopic.microscope.engine import AcquisitionEngine
 from scotopic.microscope.watchdog import Watchdog
 from scotopic.store import RunFolder, verify
+from scotopic.workflow import ask
 
 
 def with_verification(job, **changes):
@@ -57,16 +58,20 @@ def test_a_pause_in_the_run_folder_waits_in_the_dark_until_it_is_taken_back(tmp_
     assert verify(run) == []
 
 
-@pytest.mark.parametrize(("state", "stays"), [("paused", True), ("cancelled", False)])
-def test_what_was_paused_stays_paused_over_a_kill(state, stays, tmp_path):
+@pytest.mark.parametrize(("asked", "stays"), [("pause", True), ("cancel", False)])
+def test_what_was_paused_stays_paused_however_it_ended_until_it_is_resumed(asked, stays, tmp_path):
     job = small("simulated")
-    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
-    run.ask("pause")
-    run.write_status("acquire", state=state, message="")
-    run.unlock()  # as a kill does
-    again = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
+    files = job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN"
+    run = prepare_run(*files)
+    run.ask(asked)
+    run.unlock()
+    again = prepare_run(*files)
     again.unlock()
     assert (again.request() == "pause") is stays
+    if stays:
+        ask(run.path, "resume")
+        prepare_run(*files).unlock()
+    assert run.request() is None
 
 
 @pytest.mark.parametrize(("request_", "most"), [("finish", 4), ("cancel", 4)])

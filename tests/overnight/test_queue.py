@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from conftest import ROOT
 from scotopic.cli import app
-from scotopic.overnight import Queue, RunWork, TrainWork, cancel, now, queue, times, told_state
+from scotopic.overnight import Queue, RunWork, TrainWork, cancel, now, queue, resume, times, told_state
 from scotopic.overnight.jobs import Job, obstacle
 from scotopic.overnight.service import _last_words
 from scotopic.protocol import ProblemsError
@@ -338,6 +338,11 @@ def test_a_job_is_shown_as_its_run_is(tmp_path, jobs):
     assert told_state(job) == ("paused", "as asked; the light is off")
     run.unlock()
     assert told_state(job.model_copy(update={"process": 2**22 + 1}))[0] == "cut short"
+    run.ask("pause")
+    job = jobs.interrupt(job.number, "process 1 was gone")
+    assert told_state(job) == ("paused", "it was paused before it was cut short")
+    assert told_state(resume(jobs, job.number)) == ("waiting", "process 1 was gone")
+    assert run.request() is None
 
 
 def test_a_job_that_is_done_is_not_done_again_by_retry(tmp_path, jobs):
@@ -354,6 +359,9 @@ def test_a_job_says_why_it_is_incomplete(tmp_path, jobs):
     assert _last_words(jobs, 1) == "missing in the report: there is no model: one well only"
     jobs.output_path(1).write_text("\n".join([*lines, "error: the disk is full"]), encoding="utf-8")
     assert _last_words(jobs, 1).endswith("; error: the disk is full")
+    again = ["2026-11-27 22:00:00 scotopic run p.yaml", "acquisition completed with errors: 3 frames were skipped"]
+    jobs.output_path(1).write_text("\n".join([*lines, *again]), encoding="utf-8")
+    assert _last_words(jobs, 1) == again[1], "of this attempt alone"
 
 
 def test_a_cancelled_job_has_ended_also_where_no_service_is(tmp_path, jobs):

@@ -120,6 +120,15 @@ def test_sites_with_images_of_the_wrong_light_are_not_judged_and_that_is_said(ru
     assert "held-out sites are left out" in validate(run.path, lambda _: None).missing[0]
 
 
+def test_a_level_of_the_wrong_light_is_left_out_and_the_others_are_judged(run):
+    checks = [c for c in run.light_checks.read() if c.level == "0.05%"]
+    run.light_checks.append([c.model_copy(update={"verdict": "wrong"}) for c in checks])
+    report = validate(run.path, lambda _: None)
+    assert report.missing[0] == "0.05% is left out: its light is wrong at most held-out sites"
+    assert report.sites == 2
+    assert {row.name for row in report.levels} == {"100%", "2%", "0.2%"}
+
+
 def test_half_a_plate_is_reported_as_what_it_is(run):
     change_job(run, held_out="B3, B5")
     ledger = run.path / "frames.jsonl"

@@ -245,6 +245,7 @@ def queue_resume(job: Annotated[int | None, typer.Argument(metavar="[JOB]", help
 
 def _pause_or_resume(number: int | None, *, paused: bool) -> None:
     from scotopic import workflow
+    from scotopic.overnight import resume
     from scotopic.protocol import Problem
     from scotopic.store import RunFolder
 
@@ -257,8 +258,10 @@ def _pause_or_resume(number: int | None, *, paused: bool) -> None:
                 told = f"acquires nothing at present, and only that can be paused; `scotopic queue cancel {number}` ends it"
                 fail([Problem(told, key=f"job {number}")])
             workflow.ask(queue.job(number).folder, "pause" if paused else "resume")
+        elif paused:
+            queue.hold(number, True)
         else:
-            queue.hold(number, paused)
+            resume(queue, number)
     what = "the queue" if number is None else f"job {number}"
     typer.echo(f"{what} {'is paused' if paused else 'goes on'}")
 

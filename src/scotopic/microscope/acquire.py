@@ -226,7 +226,7 @@ class _Acquisition:
         self._ended_by: Literal["", "request", "signal"] = ""
         self._dose_ms = run.sample_dose_ms()
         self._wrong_light = self._count_wrong_light()
-        self._dark_in_a_row: list[str] = []
+        self._dark_in_a_row: list[FrameRecord] = []
         self._planned = per_well * len(places)
         self._begun = time.monotonic()
         self._paused_s = 0.0
@@ -273,6 +273,8 @@ class _Acquisition:
             on_wait=self._wait_for_time_point,
         )
         self._tell_the_engine_to_end()  # a signal may have come before there was one
+        if self._run.request() == "pause":
+            logger.warning("it was paused, and still is: `scotopic ask %s resume` goes on", self._run.path)
         before = core.mda.set_engine(self._engine)
         try:
             # Where the system does not let a program keep it awake, the run goes on without a word: it resumes anyway.
@@ -289,18 +291,13 @@ class _Acquisition:
         except BudgetUsedUpError as stop:
             return "budget_used_up", str(stop)
         except StoppedError as stop:
-            return "cancelled", str(stop)
-        except RuntimeError:
-            if not self._engine.failure:
-                raise
-            dark = self._dark_in_a_row
-            return "failed", (
-                f"stopped after the bright images of {len(dark)} sites in a row were dark: lamp, shutter or light path? When it is mended: "
-                f"scotopic retake {self._run.path} {' '.join(dark)}; then the same command goes on"
-            )
+            if not self._engine.is_all_dark:
+                return "cancelled", str(stop)
         finally:
             if before is not None:
                 core.mda.set_engine(before)
+        if self._engine.is_all_dark:  # it may have ended while it waited for the next time point
+            return "failed", self._dark_told()
         self._wrong_light = self._count_wrong_light()
         if len(self._finished) < self._planned:
             return "cancelled", "the same command goes on from here"
@@ -379,7 +376,7 @@ class _Acquisition:
     def _end_the_wait(self) -> None:
         """Where the run is to end, end the wait for the next time point as well."""
         engine = self._engine
-        if engine is None or not engine.finish_after_site:
+        if engine is None or not (engine.finish_after_site or engine.is_all_dark):
             return
         runner = engine.mmcore.mda
         if runner.status.phase in _WAITING and (engine.stop_now or engine.is_between_sites):
@@ -476,11 +473,24 @@ class _Acquisition:
         """End a run whose bright images are all dark: if the light reaches the sample and not the camera, it is lit for nothing."""
         reference = self.protocol.reference.name
         if any(check.level == reference and check.verdict == "wrong" for check in site.light):
-            self._dark_in_a_row.append(self._last_site)
+            self._dark_in_a_row.append(site.records[-1])
         elif any(r.level == reference and r.state == "written" for r in site.records):
             self._dark_in_a_row.clear()
         if self._engine is not None and len(self._dark_in_a_row) >= self.profile.verification.stop_after_failures:
-            self._engine.failure = "the bright images are dark"
+            self._engine.is_all_dark = True
+
+    def _dark_told(self) -> str:
+        points: dict[int, list[str]] = {}
+        for last in self._dark_in_a_row:
+            points.setdefault(last.t, []).append(f"{last.well}_{last.site}")
+        commands = [
+            f'scotopic retake "{self._run.path}" {" ".join(names)}' + (f" --time-point {t}" if t else "")
+            for t, names in points.items()
+        ]
+        return (
+            f"stopped after the bright images of {len(self._dark_in_a_row)} sites in a row were dark: lamp, shutter or light path? "
+            f"When it is mended: {'; '.join(commands)}; then the same command goes on"
+        )
 
     def _count_left_out(self, records: Iterable[FrameRecord]) -> None:
         """Count frames that were left out, and the light that rules have saved by it."""

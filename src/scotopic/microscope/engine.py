@@ -177,8 +177,8 @@ class AcquisitionEngine(MDAEngine):
         """How often light was on that nobody had asked for; how much of it the sample got nobody knows."""
         self.stop_now = False
         """Set it to end the run before the next exposure."""
-        self.failure = ""
-        """Set it to end the run before the next exposure as failed, and why."""
+        self.is_all_dark = False
+        """Set it to end the run before the next exposure because its images are dark."""
         self.waited_s = 0.0
         """Time that was, or is to be, waited for time points until now."""
 
@@ -378,8 +378,8 @@ class AcquisitionEngine(MDAEngine):
         super().teardown_sequence(sequence)
 
     def _stop_if_asked(self) -> None:
-        if self.failure:
-            raise RuntimeError(self.failure)
+        if self.is_all_dark:
+            raise StoppedError("the bright images are dark")
         if self.stop_now:
             raise StoppedError("stopped at once, as asked; the same command goes on from here")
 

@@ -48,7 +48,9 @@ def prepare_run(
     run = RunFolder(out)
     run.lock()
     try:
-        if not run.was_killed_while_paused():  # what somebody has paused stays paused, whoever begins it again
+        if (
+            run.request() != "pause"
+        ):  # what somebody has paused stays paused, however it ended and whoever begins it again
             run.forget_request()  # it was meant for an acquisition before this one
         if run.exists:
             _refuse_another_run(run, protocol, profile, profile.config_path(profile_path))

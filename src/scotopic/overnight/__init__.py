@@ -12,7 +12,7 @@ from scotopic.overnight.jobs import (
     told_work,
 )
 from scotopic.overnight.queue import Queue, queue_folder
-from scotopic.overnight.service import cancel, perform, serve, told_state
+from scotopic.overnight.service import cancel, perform, resume, serve, told_state
 from scotopic.overnight.times import Days, now, parse_clock, parse_days, parse_start, told_days
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "parse_start",
     "perform",
     "queue_folder",
+    "resume",
     "serve",
     "told_days",
     "told_state",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -40,6 +41,8 @@ _TIDY_S = 3600.0
 _LAST_LINES, _MOST_REASONS = 40, 2
 _REASONS = ("error: ", "acquisition ", "missing in the report: ")
 """What the line begins with that says why a command has not ended well."""
+_BEGUN = re.compile(r"[-\d]{10} [:\d]{8} scotopic ")
+"""What each attempt at a job begins with in its log."""
 _LONGEST_END_S = 15.0
 
 
@@ -270,13 +273,31 @@ def told_state(job: Job) -> tuple[str, str]:
     """Return the state of a job and why it is in it, as somebody sees them who looks at its run too."""
     if job.held and job.is_open:
         return "paused", job.message
-    if job.state != "running":
-        return job.state, job.message
-    if not _lives(job):
+    if job.state == "running" and not _lives(job):
         return "cut short", "its process is gone; the service goes on with it"
-    status = {} if job.work.kind == "segment" else RunFolder(job.folder).read_status("acquire")
-    is_paused = status.get("state") == "paused"
-    return ("paused", str(status.get("message", ""))) if is_paused else (job.state, job.message)
+    if job.work.kind == "run" and job.state in {"running", "waiting"} and job.begun is not None:
+        run = RunFolder(job.folder)
+        status = run.read_status("acquire") if job.state == "running" else {}
+        if status.get("state") == "paused":
+            return "paused", str(status.get("message", ""))
+        if job.state == "waiting" and run.request() == "pause":
+            return "paused", "it was paused before it was cut short"
+    return job.state, job.message
+
+
+def resume(queue: Queue, number: int) -> Job:
+    """Let a job that waits begin, and not in a pause that it was cut short in.
+
+    Raises
+    ------
+    ProblemsError
+        If there is no such job, or it has ended.
+    """
+    job = queue.hold(number, False)
+    run = RunFolder(job.folder)
+    if job.work.kind == "run" and run.request() == "pause":
+        run.forget_request()
+    return job
 
 
 def perform(folder: Path, number: int, command: Callable[[list[str]], int]) -> int:
@@ -305,7 +326,9 @@ def perform(folder: Path, number: int, command: Callable[[list[str]], int]) -> i
 def _last_words(queue: Queue, number: int) -> str:
     """Return why a command has not ended well, by its own words."""
     path = queue.output_path(number)
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:] if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    begun = max((number for number, line in enumerate(lines) if _BEGUN.match(line)), default=0)
+    lines = lines[max(begun, len(lines) - _LAST_LINES) :]
     told = [line for line in lines if line.startswith(_REASONS) and line != "acquisition completed"]
     return "; ".join(dict.fromkeys(told[:_MOST_REASONS] or lines[-1:] or ["it said nothing"])).removeprefix("error: ")
 

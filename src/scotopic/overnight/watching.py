@@ -19,6 +19,8 @@ GOOD: tuple[EventKind, ...] = ("model ready", "report ready")
 _STALLED_PERIODS, _STALLED_S = 5, 120.0
 """A run stalls if it finishes no site for so many times the usual time of a site, and for so long at least."""
 _HANGS_S = 120.0
+_LONG_PAUSE_S = 600.0
+"""A pause that somebody has asked for, and may have forgotten."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class RunWatch:
         self._run, self._since = RunFolder(path), since
         self._done, self._changed_s, self._first_s = -1, time.monotonic(), time.monotonic()
         self._first_done = 0
+        self._paused_s: float | None = None
 
     def look(self) -> list[Event]:
         """Return what is to be told; the same thing may be returned again, with the same key."""
@@ -70,6 +73,16 @@ class RunWatch:
         started, done = str(status.get("started")), int(status["sites"]["finished"])
         yield from self._stalled(status, started, done)
         left, free = int(status.get("bytes_left") or 0), self._run.free_bytes()
+        if status["state"] != "paused":
+            self._paused_s = None
+        elif self._paused_s is None:
+            self._paused_s = time.monotonic()
+        elif time.monotonic() - self._paused_s > _LONG_PAUSE_S:
+            yield (
+                "stalled",
+                f"paused {started}",
+                f"the run is paused since more than {_LONG_PAUSE_S / 60:.0f} min: {status['message']}",
+            )
         if status["state"] == "paused" and "free on the disk" in str(status["message"]):
             yield "disk low", f"paused {started}", f"the run is paused: {status['message']}"
         elif status["state"] == "running" and left > free:

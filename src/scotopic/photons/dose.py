@@ -22,8 +22,10 @@ _LARGEST_ERROR = 0.1
 _LARGEST_DEVIATION = 0.25
 """The light of a level may differ from the reference's by a quarter (LED not linear, bleaching) before it is wrong."""
 _SIGMAS = 4
-_DARK_NOISES = 2
-"""So many read noises no median of 64 pixels is brighter in one image than in another one without light: nine standard errors."""
+_DARK_BLOCK_PX = 4
+"""As small as a nucleus at low magnification."""
+_DARK_NOISES = 3
+"""So many read noises no median of 16 pixels is brighter in one image than in another one without light: seven standard errors."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,11 @@ def is_dark(bright: NDArray[Any], dim: NDArray[Any], noise: CameraNoise) -> bool
     noise : CameraNoise
         Gain and read noise of the camera.
     """
-    height, width = (n // _BLOCK_PX * _BLOCK_PX for n in bright.shape)
+    side = _DARK_BLOCK_PX
+    height, width = (n // side * side for n in bright.shape)
     more = bright[:height, :width].astype(np.int32) - dim[:height, :width]
-    blocks = more.reshape(height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX).swapaxes(1, 2)
-    medians = np.median(blocks.reshape(-1, _BLOCK_PX**2), axis=1)
+    blocks = more.reshape(height // side, side, width // side, side).swapaxes(1, 2)
+    medians = np.median(blocks.reshape(-1, side**2), axis=1)
     most = _DARK_NOISES * noise.read_noise_e / noise.gain_e_per_count + 1  # counts are whole
     return medians.size > 0 and float(medians.max()) < most
 

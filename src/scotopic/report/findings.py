@@ -54,16 +54,25 @@ class HeldOutSites:
         held_out = {
             key: levels for key, levels in finished_frames(run).items() if key[0] in self.protocol.held_out_wells
         }
-        levels = {level.name for level in self.protocol.light_levels}
-        wrong, skipped = sites_of_wrong_light(run, levels), _skipped(run, held_out)
-        self.left_out = {
-            "wrong light": len(held_out.keys() & wrong),
-            "skipped images": len(held_out.keys() & skipped - wrong),
+        of_level = {
+            level.name: sites_of_wrong_light(run, {level.name}) & held_out.keys()
+            for level in self.protocol.light_levels
         }
+        self.levels_left_out = {
+            name
+            for name, wrong in of_level.items()
+            if name != self.protocol.reference.name and 2 * len(wrong) > len(held_out)
+        }
+        """Levels whose light is wrong at more than half of the sites: not the sites are to blame."""
+        wrong = {key for name, keys in of_level.items() if name not in self.levels_left_out for key in keys}
+        skipped = _skipped(run, held_out) - wrong
+        self.sites_left_out = {"wrong light": len(wrong), "skipped images": len(skipped)}
         """Why sites are left out, and how many."""
         there = run.references().keys() - wrong - skipped
         self.frames: dict[SiteKey, dict[str, FrameRecord]] = {
-            key: levels for key, levels in sorted(held_out.items()) if key in there
+            key: {name: record for name, record in levels.items() if name not in self.levels_left_out}
+            for key, levels in sorted(held_out.items())
+            if key in there
         }
 
     @property
@@ -77,7 +86,11 @@ class HeldOutSites:
         """Why there is nothing to validate on, or not all; empty if nothing is missing."""
         if not self.protocol.held_out_wells:
             return "no well is held out: nothing can be validated"
-        told = "; ".join(f"{count} held-out sites are left out: {why}" for why, count in self.left_out.items() if count)
+        whole = [
+            f"{name} is left out: its light is wrong at most held-out sites" for name in sorted(self.levels_left_out)
+        ]
+        sites = [f"{count} held-out sites are left out: {why}" for why, count in self.sites_left_out.items() if count]
+        told = "; ".join(whole + sites)
         if self.frames:
             return told
         return told or "no site of a held-out well is finished, with reference masks"

@@ -283,7 +283,7 @@ def _recommended(report: Report) -> str:
 
 def _chosen(run: RunFolder, report: Report) -> list[ReferenceRecord]:
     """Return a few held-out sites: those with the most, the median and the fewest nuclei."""
-    shown = {row.name for row in network_rows(report)}
+    shown = {row.name for row in network_rows(report) if row.measured}
     judged = {key for key, levels in HeldOutSites(run).frames.items() if shown <= levels.keys()}
     done = sorted(
         (record for key, record in run.references().items() if key in judged), key=lambda r: (-r.nuclei, r.name)

@@ -67,6 +67,16 @@ def replace_text(path: Path, text: str) -> None:
     sync([path.parent])
 
 
+def read_text(path: Path) -> str:
+    """Read a text file that another process replaces now and then; on Windows it cannot be opened meanwhile, and that is tried again."""
+    for _ in range(20):
+        try:
+            return path.read_text(encoding="utf-8")
+        except PermissionError:
+            time.sleep(0.05)
+    return path.read_text(encoding="utf-8")
+
+
 def sync(paths: Iterable[Path]) -> None:
     """Make sure that contents of files, and names in folders, are on the disk.
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from scotopic.photons import CameraMaps
 from scotopic.protocol import ImageSpecimenSettings, ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
-from scotopic.store.files import replace_text, sync
+from scotopic.store.files import read_text, replace_text, sync
 from scotopic.store.ledger import JsonLines, Ledger, VisitRecord, finished_sites, settled
 from scotopic.store.light import LightCheck
 from scotopic.store.live import LiveRecord
@@ -313,17 +313,13 @@ class RunFolder:
 
         An acquisition that was killed cannot say so: it is called `interrupted`.
         """
-        status = self._raw_status(part)
-        if part == "acquire" and status.get("state") in {"running", "paused"} and not self.is_locked():
-            status["state"] = "interrupted"
-        return status
-
-    def _raw_status(self, part: str) -> dict[str, Any]:
         path = self.path / "status" / f"{part}.json"
         try:
-            status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            status: dict[str, Any] = json.loads(read_text(path)) if path.exists() else {}
         except ValueError:
             return {}
+        if part == "acquire" and status.get("state") in {"running", "paused"} and not self.is_locked():
+            status["state"] = "interrupted"
         return status
 
     def guard_has_acted(self) -> bool:
@@ -342,10 +338,6 @@ class RunFolder:
         except (FileNotFoundError, PermissionError):  # Windows: it is being replaced this moment
             return None
         return next((request for request in REQUESTS if request == text), None)
-
-    def was_killed_while_paused(self) -> bool:
-        """Return whether the last acquisition into it was killed in a pause that nobody has ended."""
-        return self._raw_status("acquire").get("state") == "paused" and self.request() == "pause"
 
     def forget_request(self) -> None:
         """Take a request from the folder: it is done, or was meant for an earlier acquisition."""

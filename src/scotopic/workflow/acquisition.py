@@ -253,7 +253,7 @@ def verify(run_path: Path) -> list[Problem]:
 
 
 def ask(run_path: Path, request: Request) -> None:
-    """Ask the acquisition that is running into a folder to pause, resume, finish or cancel.
+    """Ask the acquisition that is running into a folder to pause, resume, finish or cancel. A pause may be ended before it goes on.
 
     Raises
     ------
@@ -263,6 +263,9 @@ def ask(run_path: Path, request: Request) -> None:
     from scotopic.store import RunFolder
 
     run_folder = RunFolder(run_path)
+    if request == "resume" and run_folder.exists and run_folder.request() == "pause":
+        run_folder.ask(request)  # also where the run was cut short: it is not to begin again in a pause
+        return
     if not run_folder.exists or not run_folder.is_locked():
         raise ProblemsError([Problem("no acquisition is running into this folder", str(run_path))])
     run_folder.ask(request)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scotopic.workflow.run_log import RunLog
 
 _MISTAKE, _INTERRUPTED = 2, 130
-_LAST_TRAINER_S = 30.0
+_LAST_TRAINER_S = 120.0
 """A training whose run was killed ends by itself, but not at once."""
 _EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "budget_used_up": 1, "failed": 1, "cancelled": _INTERRUPTED}
 
@@ -114,7 +114,7 @@ def _refuse_beside_a_training(run: RunFolder) -> None:
         If one does, and does not end in a while.
     """
     until = time.monotonic() + _LAST_TRAINER_S
-    while run.exists:
+    while run.exists and not run.is_locked():  # else the acquisition itself says who has it
         try:
             with run.training_lock():
                 return

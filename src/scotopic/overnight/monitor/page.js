@@ -234,7 +234,7 @@ function jobRow(job) {
   const isOpen = job.state === "waiting" || job.state === "scheduled";
   const buttons = [
     ["Show", job.kind !== "segment", () => choose(job.run), true],
-    [job.held ? "Release" : "Hold", isOpen, () => ask("POST", `/api/queue/${job.number}/${job.held ? "release" : "hold"}`)],
+    [job.seen === "paused" ? "Release" : "Hold", isOpen, () => ask("POST", `/api/queue/${job.number}/${job.seen === "paused" ? "release" : "hold"}`)],
     ["Cancel", job.state === "running", () => confirm(`End job ${job.number}?`) && ask("POST", `/api/queue/${job.number}/cancel`)],
     ["Go on", !isOpen && job.state !== "running" && job.state !== "done", () => ask("POST", `/api/queue/${job.number}/retry`)],
     ["Remove", job.state !== "running", () => confirm(`Take job ${job.number} out of the queue?`) && ask("DELETE", `/api/queue/${job.number}`)],

@@ -32,7 +32,7 @@ from scotopic.overnight.checks import check_work
 from scotopic.overnight.jobs import Job, Work
 from scotopic.overnight.monitor.run_view import RunView
 from scotopic.overnight.queue import Queue
-from scotopic.overnight.service import cancel, told_state
+from scotopic.overnight.service import cancel, resume, told_state
 from scotopic.overnight.times import Days, told_days
 from scotopic.photons import FrozenModel
 from scotopic.protocol import Problem, ProblemsError
@@ -224,7 +224,7 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
     @app.post("/api/queue/{job}/release", dependencies=may_ask)
     def release_job(job: int) -> Job:
         """Let it begin."""
-        return queue.hold(job, False)
+        return resume(queue, job)
 
     @app.post("/api/queue/{job}/retry", dependencies=may_ask)
     def retry_job(job: int) -> Job:
