@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from scotopic.overnight import Queue, RunWork, TrainWork, ValidateWork, cancel, now
+from scotopic.overnight import Queue, RunWork, TrainWork, ValidateWork, cancel, now, told_state
 from scotopic.store import RunFolder
-from scotopic.workflow import verify
+from scotopic.workflow import ask, verify
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends signals that Windows does not have")
 
@@ -121,6 +121,32 @@ def test_after_a_reboot_a_run_goes_on_and_its_validation_follows_and_people_are_
     assert "scotopic RUN: model ready" in kinds
     assert "scotopic RUN: report ready" in kinds
     assert not [kind for kind in kinds if "failure" in kind]
+
+
+@pytest.mark.e2e
+def test_a_pause_outlasts_a_kill_and_no_light_is_given_until_it_is_resumed(files):
+    jobs = Queue(files / "queue")
+    job = jobs.add(a_run(files))
+    run = RunFolder(files / "RUN")
+
+    def state():
+        return run.read_status("acquire").get("state")
+
+    with service(jobs.folder):
+        wait_for(lambda: state() == "running" and len(run.ledger.read()) > 4)
+        ask(run.path, "pause")
+        wait_for(lambda: state() == "paused")
+        frames = len(run.ledger.read())
+        kill_tree(jobs.job(job.number).process)
+        wait_for(lambda: jobs.job(job.number).interruptions == 1)
+        assert told_state(jobs.job(job.number))[0] == "paused"
+        wait_for(lambda: jobs.job(job.number).state == "running" and state() == "paused")
+        time.sleep(2)
+        assert len(run.ledger.read()) == frames
+        ask(run.path, "resume")
+        wait_for(lambda: len(run.ledger.read()) > frames)
+        cancel(jobs, job.number)
+        wait_for(lambda: jobs.job(job.number).state == "cancelled")
 
 
 @pytest.mark.e2e
