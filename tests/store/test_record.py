@@ -115,7 +115,11 @@ def test_a_site_can_be_given_up_and_is_taken_anew(run):
     chunk = plate.field_path("B4", 1) / "0/c/0/2/0/0/0"
     chunk.write_bytes(b"damaged")
     dose_ms = run.sample_dose_ms()
+    table = run.nuclei.folder("reference") / "B4_1.parquet"
+    assert table.exists()
     retake(run.path, "b4_1")
+    assert not table.exists(), "nuclei of an image that is given up"
+    assert (table.parent / "B4_0.parquet").exists()
     assert run.sample_dose_ms() == dose_ms
     assert any("4 of 32 planned frames are missing" in str(problem) for problem in verify(run))
     with pytest.raises(ProblemsError, match="B4_1: at time point 0 is not finished: it is taken anyway"):

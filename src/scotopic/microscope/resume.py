@@ -160,7 +160,9 @@ def _odd(plate: PlateStore, record: FrameRecord) -> str:
 
 
 def give_up_site(run: RunFolder, well: str, site: int, t: int = 0) -> None:
-    """Give up the finished visit of a site, so that the next acquisition takes it anew. Its images stay until then.
+    """Give up the finished visit of a site, so that the next acquisition takes it anew.
+
+    Its images stay until then; what was found in them is forgotten.
 
     Raises
     ------
@@ -183,5 +185,6 @@ def give_up_site(run: RunFolder, well: str, site: int, t: int = 0) -> None:
         changes = {"state": "given_up", "reason": "given up, to be taken anew", "time": now, "checksum": None}
         kept = last.model_dump(include=set(_ASKED))
         run.ledger.append([FrameRecord.model_validate(kept | changes)])
+        run.nuclei.forget(well, site, t)
     finally:
         run.unlock()

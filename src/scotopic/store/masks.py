@@ -79,6 +79,11 @@ class NucleusTables:
         with self._of_site(source, well, site, t).open("rb") as file:
             return pd.read_parquet(file)
 
+    def forget(self, well: str, site: int, t: int) -> None:
+        """Remove the tables of a site, of all sources: they are of images that are given up."""
+        for path in list(self._path.glob(f"*/{site_name(well, site, t)}.parquet")):
+            path.unlink(missing_ok=True)
+
     def read_sites(self, source: str) -> pd.DataFrame | None:
         """Return the tables of all sites of a source as one; nothing if there are none."""
         import pandas as pd
