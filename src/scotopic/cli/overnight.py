@@ -196,7 +196,7 @@ def queue_list() -> None:
         table = Table("job", "state", "when", "what", "why", box=None, padding=(0, 2, 0, 0))
         for job in jobs:
             state, why = told_state(job)
-            if job.state in {"waiting", "scheduled"} and not why:
+            if state in {"waiting", "scheduled"} and not why:
                 why = f"after job {job.after}" if job.after in opened else "the queue is paused" if is_paused else ""
             cells = str(job.number), state, _times(job, moment), job.told.replace(here, ""), why
             table.add_row(*map(escape, cells))
