@@ -68,9 +68,11 @@ def test_when_the_training_is_done_only_the_judgement_is_left(run, tmp_path):
 
 def test_a_run_does_not_go_on_beside_a_training_of_somebody_else(segmented_plate, tmp_path, monkeypatch):
     """Both would write its model and its report."""
-    monkeypatch.setattr(whole, "_LAST_TRAINER_S", 0.1)
+    monkeypatch.setattr(whole, "_LAST_TRAINER_S", 0)
     copy = shutil.copytree(segmented_plate, tmp_path / "run")
     protocol, profile = (ROOT / name for name in ("protocols/quickstart.yaml", "hardware_configs/simulated.yaml"))
+    said = []
     with RunFolder(copy).training_lock(), pytest.raises(ProblemsError, match="another process trains on it"):
-        whole.run(protocol, profile, copy, lambda _: None)
+        whole.run(protocol, profile, copy, said.append)
+    assert said == ["waiting for another process to end its training on this run"]
     assert not (copy / "report.html").exists()

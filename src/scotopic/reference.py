@@ -17,7 +17,7 @@ from scotopic.protocol import Problem, ProblemsError
 from scotopic.store import ReferenceRecord, RunFolder, finished_sites, light_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -70,11 +70,15 @@ def _sharpest(run_path: Path, stack: dict[int, Frames]) -> int:
     return max(bright, key=lambda z: focus_score(read_corrected(run_path, bright[z]), profile.camera.noise))
 
 
-def sites_of_wrong_light(run: RunFolder, levels: Container[str]) -> set[SiteKey]:
-    """Return the finished sites of which an image at one of these light levels is proved to be of the wrong light, or dark."""
+def sites_of_wrong_light(run: RunFolder) -> dict[str, set[SiteKey]]:
+    """Return, by light level, the finished sites whose image at it is proved to be of the wrong light, or dark."""
     finished = finished_sites(run.ledger.read(), run.read_protocol().frames_per_site)
     verdicts = light_verdicts(run.light_checks.read(), finished)
-    return {(well, site, t) for (well, site, t, level), each in verdicts.items() if each == "wrong" and level in levels}
+    found: dict[str, set[SiteKey]] = {level.name: set() for level in run.read_protocol().light_levels}
+    for (well, site, t, level), verdict in verdicts.items():
+        if verdict == "wrong":
+            found[level].add((well, site, t))
+    return found
 
 
 def make_references(
@@ -107,7 +111,7 @@ def make_references(
         run.reference_lines.cut_torn_line()
         reference = run.read_protocol().reference.name
         stacks = _finished_stacks(run)  # read before the proofs, which each finished site has
-        done = ({} if again else run.references()).keys() | sites_of_wrong_light(run, {reference})
+        done = ({} if again else run.references()).keys() | sites_of_wrong_light(run)[reference]
         pending = [
             stack
             for key, stack in stacks.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime, time, timedelta
@@ -16,9 +17,10 @@ from typer.testing import CliRunner
 
 from conftest import ROOT
 from scotopic.cli import app
-from scotopic.overnight import Queue, RunWork, TrainWork, cancel, now, queue, resume, times, told_state
+from scotopic.overnight import Queue, RunWork, TrainWork, cancel, now, queue, resume, times, told_state, watching
 from scotopic.overnight.jobs import Job, obstacle
 from scotopic.overnight.service import _last_words
+from scotopic.overnight.watching import RunWatch
 from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder
 
@@ -343,6 +345,19 @@ def test_a_job_is_shown_as_its_run_is(tmp_path, jobs):
     assert told_state(job) == ("paused", "it was paused before it was cut short")
     assert told_state(resume(jobs, job.number)) == ("waiting", "process 1 was gone")
     assert run.request() is None
+
+
+def test_a_pause_that_may_be_forgotten_is_told(tmp_path, segmented_plate, monkeypatch):
+    run = RunFolder(shutil.copytree(segmented_plate, tmp_path / "run"))
+    status = run.read_status("acquire")
+    run.lock()
+    run.write_status("acquire", **(status | {"state": "paused", "message": "as asked; the light is off"}))
+    watch = RunWatch(run.path, now() - timedelta(days=1))
+    assert not [event for event in watch.look() if event.kind == "stalled"]
+    monkeypatch.setattr(watching, "_LONG_PAUSE_S", 0)
+    (event,) = [event for event in watch.look() if event.kind == "stalled"]
+    assert "as asked; the light is off" in event.text
+    run.unlock()
 
 
 def test_a_job_that_is_done_is_not_done_again_by_retry(tmp_path, jobs):

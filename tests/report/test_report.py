@@ -11,7 +11,7 @@ import pytest
 from conftest import acquired, small
 from scotopic.report import Report, write_page
 from scotopic.report.findings import Findings, HeldOutSites, find_by_reference
-from scotopic.report.page import verdict
+from scotopic.report.page import _chosen, verdict
 from scotopic.report.rows import Comparisons, rows_of
 from scotopic.store import RunFolder
 from scotopic.workflow import segment_run, validate
@@ -118,6 +118,15 @@ def test_sites_with_images_of_the_wrong_light_are_not_judged_and_that_is_said(ru
     assert sites.frames == {}
     assert sites.missing == "1 held-out sites are left out: wrong light; 1 held-out sites are left out: skipped images"
     assert "held-out sites are left out" in validate(run.path, lambda _: None).missing[0]
+
+
+def test_fields_are_shown_beside_a_level_that_was_made_by_thinning(run):
+    report = validate(run.path, lambda _: None)
+    row = next(row for row in report.levels if row.source == "reference")
+    rows = [
+        row.model_copy(update={"source": "network", "name": name, "measured": name == "2%"}) for name in ("2%", "3.2%")
+    ]
+    assert len(_chosen(run, report.model_copy(update={"levels": (*report.levels, *rows)}))) == 2
 
 
 def test_a_level_of_the_wrong_light_is_left_out_and_the_others_are_judged(run):

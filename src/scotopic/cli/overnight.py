@@ -254,10 +254,10 @@ def _pause_or_resume(number: int | None, *, paused: bool) -> None:
         if number is None:
             queue.pause(paused)
         elif (job := queue.job(number)).state == "running":
-            if not RunFolder(job.folder).is_locked():
+            if paused and not RunFolder(job.folder).is_locked():
                 told = f"acquires nothing at present, and only that can be paused; `scotopic queue cancel {number}` ends it"
                 fail([Problem(told, key=f"job {number}")])
-            workflow.ask(queue.job(number).folder, "pause" if paused else "resume")
+            workflow.ask(job.folder, "pause" if paused else "resume")
         elif paused:
             queue.hold(number, True)
         else:

@@ -54,10 +54,7 @@ class HeldOutSites:
         held_out = {
             key: levels for key, levels in finished_frames(run).items() if key[0] in self.protocol.held_out_wells
         }
-        of_level = {
-            level.name: sites_of_wrong_light(run, {level.name}) & held_out.keys()
-            for level in self.protocol.light_levels
-        }
+        of_level = {name: keys & held_out.keys() for name, keys in sites_of_wrong_light(run).items()}
         self.levels_left_out = {
             name
             for name, wrong in of_level.items()

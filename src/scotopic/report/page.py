@@ -61,7 +61,8 @@ def write_page(run: RunFolder, report: Report) -> None:
     parts += _table(report)
     drawn = {plot.name: _drawn(plot) for plot in plots(run, report)}
     parts += [drawn.get("light_against_error", ""), _recommended(report)]
-    parts += _contours(run, report) + _fields(run, report)
+    chosen = _chosen(run, report)
+    parts += _contours(run, report, chosen) + _fields(run, report, chosen)
     parts += [drawn[name] for name in ("area_against_dna", "dna", "light_against_score", "plate") if name in drawn]
     parts += [
         *_ground_truth(run, report),
@@ -291,7 +292,7 @@ def _chosen(run: RunFolder, report: Report) -> list[ReferenceRecord]:
     return [done[i] for i in sorted({0, len(done) // 2, len(done) - 1})][:_FIELDS] if done else []
 
 
-def _contours(run: RunFolder, report: Report) -> list[str]:
+def _contours(run: RunFolder, report: Report, chosen: Sequence[ReferenceRecord]) -> list[str]:
     """Return a few fields: contours of all levels over the darkest image, each to be switched on and off."""
     protocol, found = run.read_protocol(), {row.name for row in network_rows(report)}
     levels = [(number, level) for number, level in enumerate(protocol.light_levels) if level.name in found]
@@ -300,7 +301,7 @@ def _contours(run: RunFolder, report: Report) -> list[str]:
     plate = run.plate(protocol, run.read_profile())
     darkest = min((level for _, level in levels), key=lambda level: level.nominal_dose)
     parts = ["<h2>What the network sees at each light, over the darkest image</h2>"]
-    for number, site in enumerate(_chosen(run, report)):
+    for number, site in enumerate(chosen):
         image = plate.read(site.well, site.site, darkest.name, site.t, site.z)
         piece = _middle(image.shape)
         over, switches = [], []
@@ -340,13 +341,13 @@ def _outline(labels: NDArray[Any], colour: str) -> NDArray[np.uint8]:
     return np.where(inner[..., None], np.array([*rgb, 255], np.uint8), np.uint8(0))
 
 
-def _fields(run: RunFolder, report: Report) -> list[str]:
+def _fields(run: RunFolder, report: Report, chosen: Sequence[ReferenceRecord]) -> list[str]:
     """Return the held-out field with the most nuclei at every level, with the network's contours."""
     protocol = run.read_protocol()
-    sites, found = _chosen(run, report), {row.name for row in network_rows(report)}
-    if not sites or not report.levels:
+    found = {row.name for row in network_rows(report)}
+    if not chosen or not report.levels:
         return []
-    plate, site = run.plate(protocol, run.read_profile()), sites[0]
+    plate, site = run.plate(protocol, run.read_profile()), chosen[0]
     figures = []
     for number, level in enumerate(protocol.light_levels):
         image = plate.read(site.well, site.site, level.name, site.t, site.z)

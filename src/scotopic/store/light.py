@@ -75,6 +75,8 @@ def check_light(
     )
     checks = []
     for level, record in by_level.items():
+        if level == reference and is_lit:
+            continue
         check = LightCheck(
             well=record.well,
             site=record.site,
@@ -84,10 +86,8 @@ def check_light(
             expected=None,
             ratio=None,
             error=None,
-            verdict="undetermined" if level != reference or is_lit else "wrong",
+            verdict="wrong" if level == reference else "undetermined",
         )
-        if level == reference and is_lit:
-            continue
         if is_lit:
             expected = record.signal_dose_ms / by_level[reference].signal_dose_ms
             found = dose_ratio(images[level], images[reference], noise)

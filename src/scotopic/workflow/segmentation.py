@@ -67,7 +67,7 @@ def segment_run(
     for record in make_references(run_folder, workers=workers, again=again, dask=dask):
         say(_told(record.name, record.nuclei, record))
     records = list(run_folder.references().values())
-    dark = sites_of_wrong_light(run_folder, {run_folder.read_protocol().reference.name})
+    dark = sites_of_wrong_light(run_folder)[run_folder.read_protocol().reference.name]
     if dark:
         say(f"{len(dark)} sites get no masks: their bright images are dark, or of the wrong light")
     if not records:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scotopic.protocol import ImagingProtocol
     from scotopic.workflow.run_log import RunLog
 
-_MISTAKE, _INTERRUPTED = 2, 130
+_INTERRUPTED = 130
 _LAST_TRAINER_S = 120.0
 """A training whose run was killed ends by itself, but not at once."""
 _EXIT_CODES = {"completed": 0, "completed_with_errors": 1, "budget_used_up": 1, "failed": 1, "cancelled": _INTERRUPTED}
@@ -69,7 +69,7 @@ def _run(
     on_progress: Callable[[Progress], None] | None,
 ) -> int:
     say = log.say
-    _refuse_beside_a_training(RunFolder(out))
+    _refuse_beside_a_training(RunFolder(out), say)
     with ExitStack() as stack:
 
         def begin_to_learn(protocol: ImagingProtocol) -> None:
@@ -105,7 +105,7 @@ def _nothing_to_learn(out: Path) -> bool:
     return bool(RunFolder(out).read_status("train").get("state") == NOTHING_TO_LEARN)
 
 
-def _refuse_beside_a_training(run: RunFolder) -> None:
+def _refuse_beside_a_training(run: RunFolder, say: Callable[[str], None]) -> None:
     """Refuse to go on with a run that another process trains on: both would write its model and its report.
 
     Raises
@@ -113,15 +113,17 @@ def _refuse_beside_a_training(run: RunFolder) -> None:
     ProblemsError
         If one does, and does not end in a while.
     """
-    until = time.monotonic() + _LAST_TRAINER_S
+    until, is_told = time.monotonic() + _LAST_TRAINER_S, False
     while run.exists and not run.is_locked():  # else the acquisition itself says who has it
         try:
             with run.training_lock():
                 return
-        except ProblemsError:
+        except ProblemsError:  # the lock itself has waited a few seconds
+            if not is_told:
+                is_told = True
+                say("waiting for another process to end its training on this run")
             if time.monotonic() > until:
                 raise
-        time.sleep(0.5)
 
 
 def _done(command: str, out: Path, say: Callable[[str], None]) -> int:
