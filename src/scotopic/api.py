@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scotopic.protocol import ImagingProtocol, MicroscopeProfile, ProblemsError, read_model
+from scotopic.protocol import ImagingProtocol, MicroscopeProfile, ProblemsError, full_light_ms, read_model
 from scotopic.reference import REFERENCE, Frames, finished_frames, read_frame
 from scotopic.store import site_name
 from scotopic.store.files import path_of
@@ -252,9 +252,7 @@ class Site:
     def dose(self, level: str) -> float:
         """Return the light of an image relative to full light: the brightest level of its channel, that of the stain the reference."""
         protocol = self.run.protocol
-        full = protocol.full_light(protocol.level(level))
-        full_ms = self.run.profile.signal_ms(protocol.channel_of(full), full.exposure_ms, full.led_percent)
-        return self.frames[level].signal_dose_ms / full_ms
+        return self.frames[level].signal_dose_ms / full_light_ms(protocol, self.run.profile, protocol.level(level))
 
     def labels(self, name: str = REFERENCE) -> NDArray[Any]:
         """Return masks, shape (Y, X), uint32; 0 is background, and all of it where no masks were made.

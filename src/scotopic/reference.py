@@ -259,6 +259,6 @@ def _of_site(tables: dict[str, pd.DataFrame], frames: Frames, bright: FrameRecor
     parts = []
     for level, table in tables.items():
         of_bright = tables[bright.level]
-        dose = frames[level].signal_dose_ms / bright.signal_dose_ms
+        dose = frames[level].relative_to(bright)
         parts.append(placed(table.assign(**{flag: of_bright[flag] for flag in _FLAGS}), frames[level], dose))
     return pd.concat(parts, ignore_index=True)

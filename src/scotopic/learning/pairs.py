@@ -239,7 +239,7 @@ def load_site(run: RunFolder, key: SiteKey, frames: Frames, inputs: Sequence[str
     shown = [level.name for level in looked_at if level.name in frames]
     bright, field_e = read_corrected(run.path, frames[reference]), None
     images = {level: read_corrected(run.path, frames[level]) for level in {*shown, full.name}}
-    doses = {level: frames[level].signal_dose_ms / frames[full.name].signal_dose_ms for level in images}
+    doses = {level: frames[level].relative_to(frames[full.name]) for level in images}
     if profile.light_source(protocol.channel_of(full)).transmitted:
         field_e = float(np.median(bare_field(profile.camera.to_electrons(images[full.name]))))
         images = {level: contrast(image, doses[level], profile.camera) for level, image in images.items()}

@@ -21,7 +21,9 @@ from scotopic.protocol import (
     ProblemsError,
     SiteGrid,
     did_you_mean,
+    full_light_ms,
     rounded,
+    setting_for,
 )
 
 if TYPE_CHECKING:
@@ -356,15 +358,12 @@ def _check_light(subject: Subject) -> None:
     site_signal: dict[str, float] = dict.fromkeys(protocol.channels, 0.0)
     site_sample, planned_ms = dict(site_signal), dict(site_signal)
     for level in protocol.levels_in_exposure_order:
-        source, full = profile.light_source(protocol.channel_of(level)), protocol.full_light(level)
-        setting, full_power = source.setting(level.led_percent), source.relative_power(full.led_percent)
-        power = source.relative_power(level.led_percent)
-        channel = protocol.channel_of(level)
-        signal, sample = (
-            profile.signal_ms(channel, level.exposure_ms, level.led_percent),
-            (level.exposure_ms + overhead) * power,
-        )
-        full_signal = profile.signal_ms(channel, full.exposure_ms, full.led_percent)
+        channel, full = protocol.channel_of(level), protocol.full_light(level)
+        source = profile.light_source(channel)
+        setting = source.setting(level.led_percent)
+        signal = profile.signal_ms(channel, level.exposure_ms, level.led_percent)
+        sample = profile.sample_ms(channel, level.exposure_ms, level.led_percent)
+        full_signal = full_light_ms(protocol, profile, level)
         if not signal or not full_signal:
             dark = level if not signal else full
             told = f"{dark.exposure_ms:g} ms at {dark.led_percent:g} % give no light by what was measured: gating.lag_ms, dose_curve"
@@ -379,7 +378,7 @@ def _check_light(subject: Subject) -> None:
                 f"{level.exposure_ms:g} ms",
                 f"{source.property} {setting.text}",
                 f"{signal / full_signal:.4%}",
-                f"{sample / ((full.exposure_ms + overhead) * full_power):.4%}",
+                f"{sample / profile.sample_ms(channel, full.exposure_ms, full.led_percent):.4%}",
             )
         )
         key = f"light_levels {level.name}"
@@ -390,10 +389,10 @@ def _check_light(subject: Subject) -> None:
                 subject.protocol_path,
                 key,
                 f"gives {signal / full_signal:.3%} of full light as measured, {off:+.0f} % of its nominal {nominal:.3%}; "
-                + _for_the_dose(level, profile, channel, nominal * full_signal),
+                + _for_the_dose(profile, channel, nominal * full_signal, level),
             )
         if not setting.exact:
-            subject.blame_protocol(key, _instead(level, source, profile.camera.min_exposure_ms))
+            subject.blame_protocol(key, _instead(profile, channel, signal, level))
         if level.exposure_ms < profile.camera.min_exposure_ms:
             subject.blame_protocol(
                 key, f"{level.exposure_ms:g} ms is shorter than the camera's {profile.camera.min_exposure_ms:g} ms"
@@ -428,40 +427,27 @@ def _check_light(subject: Subject) -> None:
         )
 
 
-def _for_the_dose(level: LightLevel, profile: MicroscopeProfile, channel: str, wanted_ms: float) -> str:
-    """Say which setting gives a dose by the measured light: at the exposure of the level another power, else another exposure."""
+def _for_the_dose(profile: MicroscopeProfile, channel: str, wanted_ms: float, level: LightLevel) -> str:
+    """Return which setting gives a dose by the measured light."""
+    setting = setting_for(profile, channel, wanted_ms, level.exposure_ms)
+    if setting is None:
+        return "no setting would give it"
+    return f"{setting.exposure_ms:.4g} ms at {setting.led_percent:.4g} % would give it"
+
+
+def _instead(profile: MicroscopeProfile, channel: str, signal_ms: float, level: LightLevel) -> str:
+    """Return which exposure and LED power give the same dose where the LED cannot give the power asked for."""
     source = profile.light_source(channel)
-    step = source.step / source.max * 100
-    seen_ms = max(level.exposure_ms - profile.gating.lag_ms, 0.0)
-    powers = np.arange(max(source.min / source.max * 100, step), 100 + step / 2, step)
-    light = np.array([source.relative_power(float(power)) for power in powers])
-    powers, light = powers[light > 0], light[light > 0]
-    best = int(np.abs(light * seen_ms - wanted_ms).argmin())
-    if abs(light[best] * seen_ms / wanted_ms - 1) <= profile.verification.dose_tolerance_percent / 100:
-        return f"{level.exposure_ms:g} ms at {powers[best]:.4g} % would give it"
-    exposure = wanted_ms / light[best] + profile.gating.lag_ms
-    return f"{exposure:.4g} ms at {powers[best]:.4g} % would give it"
-
-
-def _instead(level: LightLevel, source: LightSource, min_exposure_ms: float) -> str:
-    """Say which exposure and LED power give the same dose where the LED cannot give the power asked for."""
-    nearest = source.setting(level.led_percent)
     unit = f"{source.device}.{source.property} goes from {source.min:g} to {source.max:g} in steps of {source.step:g}"
-    wanted = level.exposure_ms * source.relative_power(level.led_percent)
-    candidates = {
-        setting.led_percent: wanted / power
-        for steps in range(-2, 3)
-        if (setting := source.setting(level.led_percent + steps * source.step / source.max * 100)).led_percent > 0
-        and (power := source.relative_power(setting.led_percent)) > 0
-    }
-    usable = {led: ms for led, ms in candidates.items() if ms >= min_exposure_ms}
-    if not usable:
-        return f"led_percent = {level.led_percent:g}: {unit}; nearest: {nearest.led_percent:g}"
-    led, ms = min(
-        usable.items(),
-        key=lambda pair: (round(abs(pair[1] * 10 - round(pair[1] * 10)), 6), abs(pair[0] - level.led_percent)),
+    setting = setting_for(profile, channel, signal_ms, level.exposure_ms)
+    if setting is None:
+        return (
+            f"led_percent = {level.led_percent:g}: {unit}; nearest: {source.setting(level.led_percent).led_percent:g}"
+        )
+    return (
+        f"led_percent = {level.led_percent:g}: {unit}; the same dose: {setting.exposure_ms:.4g} ms at "
+        f"{setting.led_percent:g} %"
     )
-    return f"led_percent = {level.led_percent:g}: {unit}; the same dose: {ms:.4g} ms at {led:g} %"
 
 
 # ---------------------------------------------------------------------- places, time, disk

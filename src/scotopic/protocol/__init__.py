@@ -1,5 +1,6 @@
 """What to image and with what: protocols and microscope profiles, as pure models."""
 
+from scotopic.protocol.dose import LightSetting, full_light_ms, relative_dose, setting_for
 from scotopic.protocol.files import Problem, ProblemsError, read_model
 from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus, fit_plane
 from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
@@ -39,6 +40,7 @@ __all__ = [
     "ImagingProtocol",
     "LightGating",
     "LightLevel",
+    "LightSetting",
     "LightSource",
     "LiveSettings",
     "MicroscopeProfile",
@@ -68,7 +70,10 @@ __all__ = [
     "expand_wells",
     "fit_placement",
     "fit_plane",
+    "full_light_ms",
     "read_model",
+    "relative_dose",
     "rounded",
+    "setting_for",
     "spread_wells",
 ]

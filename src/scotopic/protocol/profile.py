@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -130,6 +131,13 @@ class LightSource(FrozenModel):
             led_percent=value / self.max * 100,
             exact=math.isclose(value, wanted, rel_tol=1e-6),
         )
+
+    @cached_property
+    def settable_percents(self) -> tuple[float, ...]:
+        """LED powers that this source can be set to and that give light reliably, rising, in percent."""
+        first = max(math.ceil(self.min / self.step - 1e-9), 1)
+        steps = range(first, math.floor(self.max / self.step + 1e-9) + 1)
+        return tuple(100 * number * self.step / self.max for number in steps)
 
     def relative_power(self, led_percent: float) -> float:
         """Return the light at a LED power relative to 100 %: measured where `dose_curve` is given, else nominal."""
@@ -362,6 +370,10 @@ class MicroscopeProfile(FrozenModel):
     def signal_ms(self, channel: str, exposure_ms: float, led_percent: float) -> float:
         """Return the light that an image gets, in milliseconds at full power: measured where that was done, else nominal."""
         return max(exposure_ms - self.gating.lag_ms, 0.0) * self.light_source(channel).relative_power(led_percent)
+
+    def sample_ms(self, channel: str, exposure_ms: float, led_percent: float) -> float:
+        """Return the light that the sample gets by an exposure, in milliseconds at full power: the gating's overhead included."""
+        return (exposure_ms + self.gating.overhead_ms) * self.light_source(channel).relative_power(led_percent)
 
     def placement(self, plate: Plate) -> PlatePlacement:
         """Return where a plate lies on the stage, by the calibration.

@@ -12,7 +12,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from scotopic.nuclei import measure, reference_segmentation
-from scotopic.protocol import Problem, ProblemsError
+from scotopic.protocol import Problem, ProblemsError, full_light_ms
 from scotopic.reference import (
     REFERENCE,
     SiteKey,
@@ -101,9 +101,8 @@ class HeldOutSites:
         """Return the light of an image relative to the site's image at full light, or to the protocol's if there is none."""
         full = self.protocol.full_light(self.protocol.level(record.level))
         if (bright := self.frames[key].get(full.name)) is not None:
-            return record.signal_dose_ms / bright.signal_dose_ms
-        channel = self.protocol.channel_of(full)
-        return record.signal_dose_ms / self.profile.signal_ms(channel, full.exposure_ms, full.led_percent)
+            return record.relative_to(bright)
+        return record.signal_dose_ms / full_light_ms(self.protocol, self.profile, full)
 
 
 def _skipped(run: RunFolder, sites: dict[SiteKey, dict[str, FrameRecord]]) -> set[SiteKey]:

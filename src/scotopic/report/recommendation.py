@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scotopic.protocol import rounded
+from scotopic.protocol import full_light_ms, rounded, setting_for
 from scotopic.report.schema import Judgement, Level, Recommendation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scotopic.protocol import ImagingProtocol, LightLevel, ValidationSettings
+    from scotopic.protocol import ImagingProtocol, ValidationSettings
     from scotopic.protocol.profile import MicroscopeProfile
     from scotopic.report.findings import Findings, HeldOutSites
     from scotopic.report.intervals import Estimate
@@ -108,7 +108,11 @@ def recommend(
         judgements=tuple(sorted(judgements, key=lambda each: -each.relative_dose)),
         tolerances=settings.tolerances.model_dump(),
         confidence=settings.confidence,
-        **_setting(min(within, key=lambda each: each.relative_dose), sites.protocol) if within else {},
+        **(
+            _setting(min(within, key=lambda each: each.relative_dose), measured, sites.protocol, sites.profile)
+            if within
+            else {}
+        ),
     )
     return recommendation, thinned
 
@@ -144,16 +148,14 @@ def _between(dose: float, brighter: Level, darker: Level) -> float:
     return float(math.exp(np.interp(math.log(dose), doses, light)))
 
 
-def _setting(best: Judgement, protocol: ImagingProtocol) -> dict[str, float]:
-    """Return exposure and LED power of a level; of one between, the exposure of the next darker one with a brighter LED."""
+def _setting(
+    best: Judgement, measured: list[Level], protocol: ImagingProtocol, profile: MicroscopeProfile
+) -> dict[str, float]:
+    """Return exposure and LED power of a level; of one between, near the exposure of the next darker one, by the measured light."""
     levels = {level.name: level for level in protocol.light_levels}
     if best.measured:
         return {"exposure_ms": levels[best.name].exposure_ms, "led_percent": levels[best.name].led_percent}
-    reference = protocol.reference.nominal_dose
-
-    def below(level: LightLevel) -> bool:
-        return level.nominal_dose / reference < best.relative_dose
-
-    exposure = max(filter(below, levels.values()), key=lambda level: level.nominal_dose).exposure_ms
-    dose_ms = best.relative_dose * reference
-    return {"exposure_ms": max(exposure, dose_ms), "led_percent": min(100 * dose_ms / exposure, 100)}
+    darker = next(row.name for row in measured if row.relative_dose < best.relative_dose)
+    wanted_ms = best.relative_dose * full_light_ms(protocol, profile, protocol.reference)
+    setting = setting_for(profile, protocol.channel, wanted_ms, levels[darker].exposure_ms)
+    return {} if setting is None else {"exposure_ms": setting.exposure_ms, "led_percent": setting.led_percent}

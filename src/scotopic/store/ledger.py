@@ -83,6 +83,10 @@ class FrameRecord(FrozenModel):
         """Well, site and time point: what is acquired as one."""
         return self.well, self.site, self.t
 
+    def relative_to(self, full: FrameRecord) -> float:
+        """Return the light of this image relative to that of another one, at full light."""
+        return self.signal_dose_ms / full.signal_dose_ms
+
 
 class VisitRecord(FrozenModel):
     """One line of `visits.jsonl`: a visit of a site that begins, a frame of it that begins, or that the visit was left.

@@ -89,7 +89,7 @@ def check_light(
             verdict="wrong" if level == reference else "undetermined",
         )
         if is_lit:
-            expected = record.signal_dose_ms / by_level[reference].signal_dose_ms
+            expected = record.relative_to(by_level[reference])
             found = dose_ratio(images[level], images[reference], noise)
             seen: dict[str, Any] = {"expected": expected, "verdict": found.verdict(expected)}
             if np.isfinite(found.error):
