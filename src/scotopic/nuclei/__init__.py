@@ -13,6 +13,7 @@ from scotopic.nuclei.illumination import (
 )
 from scotopic.nuclei.matching import THRESHOLDS, Comparison, Matching, matching, pooled
 from scotopic.nuclei.measurement import measure, measure_levels
+from scotopic.nuclei.photon_limit import photon_limit
 from scotopic.nuclei.quality import SiteQuality, judge
 from scotopic.nuclei.segmentation import Segmenter, estimate_diameter, reference_segmentation
 from scotopic.protocol import QualityGate, SegmentationSettings
@@ -41,6 +42,7 @@ __all__ = [
     "measure",
     "measure_levels",
     "one_piece",
+    "photon_limit",
     "pooled",
     "reference_segmentation",
     "renumbered",
