@@ -6,25 +6,24 @@ import hashlib
 import json
 import math
 import os
-import tempfile
-from contextlib import contextmanager
+import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+import torch
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from scotopic.learning.calibration import contrast, contrast_camera
 from scotopic.learning.network import NucleusNet
 from scotopic.photons import CameraNoise, FrozenModel
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.store.files import is_remote, sync
+from scotopic.store.files import sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -46,6 +45,46 @@ class CutOff(FrozenModel):
     """Least foreground probability of a nucleus' pixel."""
     presence: float = Field(default=0, ge=0, lt=1)
     """An image whose best object is less probable than this has no nuclei: noise and stray light alone reach it."""
+
+
+Relation = Literal["same_plate", "other_plate", "unknown"]
+"""Whether a model has learned from the plate that it is to be judged on, as far as that is known."""
+_IMAGES = "images-"
+"""How fingerprints of replayed images begin. Which well shows which image differs from run to run."""
+
+
+class PlateIdentity(FrozenModel):
+    """What a plate is known again by."""
+
+    run_id: str = ""
+    """Identity of the acquisition (`RunFolder.run_id`)."""
+    plate_id: str | None = None
+    """Barcode or name of the plate, as the protocol says."""
+    specimen: str | None = None
+    """Fingerprint of a simulated specimen."""
+
+    def relation(self, other: PlateIdentity) -> Relation:
+        """Return whether two acquisitions are of one plate. Nothing is guessed: two runs without marks may be of one."""
+        if self.run_id and self.run_id == other.run_id:
+            return "same_plate"
+        if self.plate_id and other.plate_id:
+            return "same_plate" if self.plate_id == other.plate_id else "other_plate"
+        if self.specimen and other.specimen:
+            if self.specimen != other.specimen:
+                return "other_plate"
+            return "unknown" if self.specimen.startswith(_IMAGES) else "same_plate"
+        return "unknown"
+
+
+class LearnedFrom(PlateIdentity):
+    """A run that a model learned from, or that its thresholds were chosen on."""
+
+    run: str
+    """Name of the run's folder."""
+    wells: tuple[str, ...]
+    """Wells that it has seen."""
+    sites: tuple[str, ...] = ()
+    """Sites that it has seen."""
 
 
 class ModelCard(FrozenModel):
@@ -77,10 +116,12 @@ class ModelCard(FrozenModel):
     """Photo-electrons of the bare field at full light, for images in transmitted light, whose contrast is looked at; none of fluorescence."""
     network: dict[str, int]
     """Shape of the network."""
-    cut_offs: tuple[CutOff, ...]
+    cut_offs: tuple[CutOff, ...] = Field(min_length=1)
     """By falling dose, chosen on the validation wells; between them they are interpolated over the logarithm of dose."""
     further_runs: tuple[str, ...] = ()
     """Folders of the runs that it learned from too, by name."""
+    learned: tuple[LearnedFrom, ...] = ()
+    """Each run, with the wells and sites that it has seen there; none in models of earlier versions."""
     training_wells: tuple[str, ...]
     """Wells that it learned from."""
     validation_wells: tuple[str, ...]
@@ -99,6 +140,26 @@ class ModelCard(FrozenModel):
     """Light level -> F1 at an IoU of 0.5 against the reference masks of the validation wells."""
     versions: dict[str, str]
     """Versions of scotopic and of what it computes with."""
+
+    def seen_wells(self, plate: PlateIdentity) -> tuple[Relation, tuple[str, ...]]:
+        """Return whether the model has learned from a plate, and which of its wells it has seen there."""
+        runs = self.learned or (self._learned_by_an_earlier_version(),)
+        relations = [run.relation(plate) for run in runs]
+        wells = {
+            well
+            for run, relation in zip(runs, relations, strict=True)
+            if relation == "same_plate"
+            for well in run.wells
+        }
+        if "same_plate" in relations:
+            return "same_plate", tuple(sorted(wells))
+        return ("unknown" if "unknown" in relations else "other_plate"), ()
+
+    def _learned_by_an_earlier_version(self) -> LearnedFrom:
+        wells = (*self.training_wells, *self.validation_wells)
+        own = tuple(well for well in wells if "/" not in well)  # those of further runs have the run's name
+        specimen = None if self.further_runs else self.specimen
+        return LearnedFrom(run=self.run, specimen=specimen, wells=own)
 
     def seen_by(self, camera: CameraNoise) -> CameraNoise:
         """Return the camera of what the network is shown of images of a camera."""
@@ -155,6 +216,8 @@ class Model:
 
     card: ModelCard
     network: NucleusNet
+    hash: str = ""
+    """First 12 hex digits of the SHA-256 of the file that it was read from: what it is called by, whatever the file is called."""
 
     def save(self, folder: Path) -> Path:
         """Write `<hash>.safetensors` into a folder, whole or not at all, and return its path.
@@ -164,7 +227,7 @@ class Model:
         tensors = {name: t.detach().contiguous() for name, t in self.network.state_dict().items()}
         data = save(tensors, {"scotopic": self.card.model_dump_json()})
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{hashlib.sha256(data).hexdigest()[:12]}.safetensors"
+        path = folder / f"{_hash(data)}.safetensors"
         partial = path.with_suffix(".partial")
         partial.write_bytes(data)
         sync([partial])
@@ -179,39 +242,58 @@ class Model:
         Raises
         ------
         ProblemsError
-            If it is no model of this program, or of a later version of it.
+            If it is no model of this program, of a later version of it, or damaged: its content is not what its name says, or
+            weights are no numbers.
         """
         try:
-            with _at_hand(path) as here, safe_open(here, framework="pt") as file:
-                card_text = (file.metadata() or {}).get("scotopic")
-                weights = {name: file.get_tensor(name) for name in file.keys()}
+            data = path.read_bytes()
+            weights = load(data)
         except (OSError, SafetensorError) as error:
             raise ProblemsError([Problem(f"cannot be read as a model: {error}", str(path))]) from error
-        if card_text is None:
+        if (card_text := _metadata(data).get("scotopic")) is None:
             raise ProblemsError([Problem("is no model of scotopic: it has no card", str(path))])
-        if (found := json.loads(card_text).get("format")) != FORMAT:
-            raise ProblemsError([Problem(f"has the format {found!r}; this version reads {FORMAT}", str(path))])
+        content = _hash(data)
+        if _HASH_NAME.fullmatch(model_name(path)) and model_name(path) != content:
+            raise ProblemsError([Problem(f"is damaged: its content has the hash {content}, not its name's", str(path))])
+        if bad := [name for name, weight in weights.items() if not torch.isfinite(weight).all()]:
+            raise ProblemsError([Problem(f"is damaged: weights that are no numbers in {bad[0]}", str(path))])
         try:
+            if (found := json.loads(card_text).get("format")) != FORMAT:
+                raise ProblemsError([Problem(f"has the format {found!r}; this version reads {FORMAT}", str(path))])
             card = ModelCard.model_validate_json(card_text)
             network = NucleusNet(**card.network)
             network.load_state_dict(weights)
-        except (ValidationError, RuntimeError, TypeError) as error:
-            raise ProblemsError([Problem(f"is damaged: {str(error).splitlines()[0]}", str(path))]) from error
-        return cls(card, network.eval())
+        except (ValidationError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, ProblemsError):
+                raise
+            told = _first_mistake(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+            raise ProblemsError([Problem(f"is damaged: {told}", str(path))]) from error
+        return cls(card, network.eval(), content)
 
 
-@contextmanager
-def _at_hand(path: Path) -> Iterator[Path]:
-    """Yield a model's file on this computer."""
-    if not is_remote(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder) / path.name
-        here.write_bytes(path.read_bytes())
-        yield here
+_HASH_NAME = re.compile("[0-9a-f]{12}")
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file that could be read: its header is JSON after eight bytes of length."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(header.get("__metadata__", {}))
+
+
+def _first_mistake(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the card'}: {first['msg']}"
+
+
+def model_name(path: Path) -> str:
+    """Return the name of a model's file without its ending: its hash, unless a user has renamed it."""
+    return path.name.split(".")[0]
 
 
 def model_hash(path: Path) -> str:
-    """Return the hash that a model file is named by."""
-    return path.name.split(".")[0]
+    """Return the hash of a model file's content: what its masks and tables are called by."""
+    return _hash(path.read_bytes())

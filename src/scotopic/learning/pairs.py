@@ -9,13 +9,14 @@ import numpy as np
 
 from scotopic.learning.calibration import bare_field, contrast
 from scotopic.learning.instances import SMALLEST_PX
+from scotopic.learning.model import LearnedFrom
 from scotopic.learning.targets import GRID, Targets, known, make_targets
 from scotopic.protocol import spread_wells
 from scotopic.reference import REFERENCE, Frames, SiteKey, finished_frames, read_corrected
 from scotopic.store import light_verdicts, site_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -67,6 +68,25 @@ class Pairs:
 
     def _of_run(self, key: LearnedKey) -> str:
         return f"{self.runs[key[0]].path.name}/" if key[0] else ""
+
+    def learned_from(self, specimens: Sequence[str | None]) -> Iterator[LearnedFrom]:
+        """Yield what a model remembers of each run: its wells and sites, those that it is checked on included.
+
+        Parameters
+        ----------
+        specimens : sequence of str or None
+            Fingerprint of each run's simulated specimen.
+        """
+        for number, (run, specimen) in enumerate(zip(self.runs, specimens, strict=True)):
+            keys = sorted(key[1:] for key in (*self.training, *self.validation) if key[0] == number)
+            yield LearnedFrom(
+                run=run.path.name,
+                run_id=run.run_id,
+                plate_id=run.read_protocol().plate_id,
+                specimen=specimen,
+                wells=tuple(dict.fromkeys(well for well, *_ in keys)),
+                sites=tuple(site_name(*key) for key in keys),
+            )
 
     def name(self, key: LearnedKey) -> str:
         """Return the name of a site, that of its run included if it is not the first one."""

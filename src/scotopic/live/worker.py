@@ -135,7 +135,7 @@ class _Worker:
         return True
 
     def _take(self, path: Path) -> None:
-        from scotopic.learning.model import Model, model_hash
+        from scotopic.learning.model import Model
         from scotopic.learning.prediction import Predictor
 
         model, training = Model.load(path), self._protocol.training
@@ -146,7 +146,7 @@ class _Worker:
             device=training.device,
         )
         predictor.warm_up(self._setup.shape)
-        self._predictor, self._model = predictor, model_hash(path)
+        self._predictor, self._model = predictor, model.hash
         card = model.card
         self._full_light_ms = self._profile.signal_ms(
             card.channel, card.reference_exposure_ms, card.reference_led_percent

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -121,6 +122,16 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    @property
+    def run_id(self) -> str:
+        """Identity of what was acquired here, the same in each copy: hash of the ledger's first line; empty before there is one."""
+        path = self.path / "frames.jsonl"
+        if not path.exists():
+            return ""
+        with path.open("rb") as file:
+            line = file.readline()
+        return hashlib.sha256(line).hexdigest()[:12] if line.endswith(b"\n") else ""
 
     def references(self) -> dict[tuple[str, int, int], ReferenceRecord]:
         """Return what is known of the reference masks of each finished site, by (well, site, t)."""

@@ -49,7 +49,7 @@ def segment_with_model(
         If no image can be read, the model does not fit, or light or camera are not said; or `out` holds labels or tables that
         no `segment` wrote.
     """
-    from scotopic.learning.model import Model, model_hash
+    from scotopic.learning.model import Model
     from scotopic.learning.prediction import Predictor
     from scotopic.nuclei import measure
     from scotopic.pictures import overlay
@@ -64,7 +64,7 @@ def segment_with_model(
         )
         fits(model_path, profile.camera.pixel_size_um, channel, rescale=rescale)
     refuse_same_names(fields, sources[0])
-    how = {"method": f"model {model_hash(model_path)} at {light or dose}", **units_of(fields)}
+    how = {"method": f"model {model.hash} at {light or dose}", **units_of(fields)}
     folder = NucleiFolder(out, how, overwrite=overwrite)
     for field in fields:
         if field.camera is None:

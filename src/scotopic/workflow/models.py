@@ -19,7 +19,7 @@ def model_facts(path: Path) -> list[tuple[str, str]]:
     ProblemsError
         If it is no model.
     """
-    from scotopic.learning.model import Model, model_hash
+    from scotopic.learning.model import Model
 
     model = Model.load(path)
     card = model.card
@@ -30,7 +30,7 @@ def model_facts(path: Path) -> list[tuple[str, str]]:
         for (name, dose), cut in zip(card.levels.items(), card.cut_offs, strict=True)
     )
     return [
-        ("model", model_hash(path)),
+        ("model", model.hash),
         ("learned from", f"{card.run}, {card.training_sites} sites of {_wells(card.training_wells)}"),
         *([("and from", ", ".join(card.further_runs))] if card.further_runs else []),
         ("checked on", _wells(card.validation_wells)),
