@@ -145,7 +145,7 @@ def main() -> None:
 def write_job(work: Path) -> tuple[Path, Path]:
     """Write protocol, profile and configuration: small images, so that a night takes minutes."""
     protocol = yaml.safe_load((ROOT / "protocols" / "low_light_96.yaml").read_text(encoding="utf-8"))
-    protocol["training"] = {"steps": 5, "threads": 2, "dtype": "float32"}
+    protocol["training"] = {"steps": 5, "threads": 2, "dtype": "float32", "least_f1": 0}
     protocol["focus"]["on_failure"] = "skip_site"
     profile = yaml.safe_load((ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8"))
     profile["camera"] |= {"width_px": 256, "height_px": 256}

@@ -105,7 +105,9 @@ def nuclei_in_empty_fields(path):
 def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     """The thin path through everything: it grows with every part."""
     out, protocol = tmp_path / "RUN", tmp_path / "short.yaml"
-    text = QUICKSTART.read_text(encoding="utf-8").replace("training: {minutes: 2}", "training: {steps: 180}")
+    text = QUICKSTART.read_text(encoding="utf-8").replace(
+        "training: {minutes: 2}", "training: {steps: 180, least_f1: 0}"
+    )
     protocol.write_text(text.replace("rows: 2, columns: 2", "rows: 1, columns: 2"), encoding="utf-8")
     result = scotopic("run", protocol, "--microscope", SIMULATED, "--out", out)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -315,7 +317,7 @@ def test_light_off_does_only_that():
 def test_a_run_on_real_images_says_which_wells_they_fill(tmp_path):
     protocol = tmp_path / "p.yaml"
     text = QUICKSTART.read_text(encoding="utf-8").replace("rows: 2, columns: 2", "rows: 2, columns: 1")
-    protocol.write_text(text.replace("training: {minutes: 2}", "training: {steps: 4}"), encoding="utf-8")
+    protocol.write_text(text.replace("training: {minutes: 2}", "training: {steps: 4, least_f1: 0}"), encoding="utf-8")
     result = scotopic("run", protocol, "-m", SIMULATED, "--out", tmp_path / "RUN", "--specimen", DATA / "nuclei")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "6 images fill 3 wells of 2 sites; 3 of 6 wells are left out" in result.stdout

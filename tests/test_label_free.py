@@ -33,7 +33,7 @@ CAMERA = CameraNoise(offset_counts=200, gain_e_per_count=0.8, read_noise_e=6, sa
 @pytest.fixture(scope="module")
 def plate(tmp_path_factory):
     """A run of four wells of two sites, stained and in brightfield, with reference masks; to be copied before it is changed."""
-    training = {"steps": 4, "threads": 2, "dtype": "float32", "input_levels": ["brightfield"]}
+    training = {"steps": 4, "threads": 2, "dtype": "float32", "least_f1": 0, "input_levels": ["brightfield"]}
     job = small("simulated", wells="B2:B5", held_out="B3", light_levels=LEVELS, training=training)
     run, _ = acquired(job, tmp_path_factory.mktemp("runs") / "run")
     segment_run(run.path, lambda _: None, workers=1)

@@ -53,7 +53,7 @@ def test_where_no_report_follows_none_is_promised(run, tmp_path):
 
 def test_steps_take_nobody_knows_how_long(run, tmp_path):
     _, protocol = run
-    protocol.training = TrainingSettings(steps=100)
+    protocol.training = TrainingSettings(steps=100, least_f1=0)
     assert stages.stage_lines(tmp_path, 120, to_the_report=True) == []
 
 

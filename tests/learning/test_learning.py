@@ -235,7 +235,7 @@ def started(command, run, **surroundings):
 def test_a_killed_training_process_goes_on(run):
     job_path = run.path / "job.json"
     job = json.loads(job_path.read_text())
-    job["protocol"]["training"] |= {"steps": 120}
+    job["protocol"]["training"] |= {"steps": 120, "least_f1": 0}
     job_path.write_text(json.dumps(job))
     command = [sys.executable, "-m", "scotopic", "train", str(run.path)]
     process = started(command, run)

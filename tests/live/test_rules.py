@@ -11,7 +11,7 @@ from conftest import small
 from scotopic.live import LiveHook, drift
 from scotopic.live.rules import decide, enough
 from scotopic.microscope import acquire, prepare_run
-from scotopic.microscope.director import Decision
+from scotopic.microscope.director import AsPlanned, Decision, Place
 from scotopic.protocol import ImagingProtocol, LightLevel, Rules, Sentinels
 from scotopic.store import LiveRecord, verify
 
@@ -105,7 +105,7 @@ def low_light(**changes):
         {"name": "100%", "exposure_ms": 200, "led_percent": 100, "role": "reference", "taken": "at_sentinels"},
         {"name": "0.05%", "exposure_ms": 4, "led_percent": 2.5},
     )
-    changes = {"light_levels": levels, "live": {"sentinels": {"every": 3}}} | changes
+    changes = {"held_out": 0, "light_levels": levels, "live": {"sentinels": {"every": 3}}} | changes
     return small("simulated", **changes)
 
 
@@ -126,6 +126,27 @@ def test_only_sentinels_get_bright_light_also_without_a_network(tmp_path):
     assert result.progress.sample_dose_ms == pytest.approx(4 * 200 + 12 * 0.1)
     assert result.progress.saved_dose_ms == 0, "it was never planned"
     assert verify(run) == []
+
+
+@pytest.mark.parametrize(("held_out", "bright_sites"), [("full_light", 4), ("as_others", 2)])
+def test_held_out_wells_get_their_full_light_whatever_sentinels_and_rules_say(tmp_path, held_out, bright_sites):
+    job = low_light(held_out="B3", live={"sentinels": {"every": 4}, "held_out": held_out}, wells="B2:B4")
+    run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "run")
+    acquire(job.protocol, job.profile, job.profile_path, run)
+    run.unlock()
+    bright = [r for r in run.ledger.read() if r.level == "100%" and r.state == "written"]
+    assert len(bright) == bright_sites
+    assert sum(r.well == "B3" for r in bright) == (2 if held_out == "full_light" else 0)
+
+
+def test_no_rule_leaves_out_an_image_of_a_held_out_well():
+    job = low_light(held_out="B3", live={"sentinels": {"every": 4}, "rules": {"least_nuclei": 5, "enough_nuclei": 1}})
+    place = Place(("B3", 0, 0), 1, 2)
+    hook = object.__new__(LiveHook)  # what it decides by alone: no worker is needed
+    hook._protocol, hook._live, hook._raised, hook._decided = job.protocol, job.protocol.live, None, {}
+    hook._planned = AsPlanned(job.protocol)
+    assert hook.site(place) == ""
+    assert hook.level(place, job.protocol.reference).taken
 
 
 def test_after_an_alarm_the_brighter_level_replaces_the_dimmer(tmp_path, caplog):

@@ -244,7 +244,7 @@ def test_a_browser_follows_a_run_pauses_it_and_ends_it(tmp_path, jobs):
     data["config"] = str(ROOT / "hardware_configs" / "simulated.cfg")
     (tmp_path / "real.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     protocol = yaml.safe_load((ROOT / "protocols" / "quickstart.yaml").read_text(encoding="utf-8"))
-    protocol |= {"wells": "B2:C7", "sites": {"rows": 3, "columns": 3}, "training": {"steps": 4}}
+    protocol |= {"wells": "B2:C7", "sites": {"rows": 3, "columns": 3}, "training": {"steps": 4, "least_f1": 0}}
     (tmp_path / "plate.yaml").write_text(yaml.safe_dump(protocol), encoding="utf-8")
     out = tmp_path / "RUN"
     jobs.add(RunWork(protocol=tmp_path / "plate.yaml", microscope=tmp_path / "real.yaml", out=out))

@@ -33,7 +33,11 @@ def files(tmp_path):
     data["config"] = str(ROOT / "hardware_configs" / "simulated.cfg")
     (tmp_path / "real.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     protocol = yaml.safe_load((ROOT / "protocols" / "quickstart.yaml").read_text(encoding="utf-8"))
-    protocol |= {"wells": "B2:B5", "held_out": "B3", "training": {"steps": 4, "threads": 2, "dtype": "float32"}}
+    protocol |= {
+        "wells": "B2:B5",
+        "held_out": "B3",
+        "training": {"steps": 4, "threads": 2, "dtype": "float32", "least_f1": 0},
+    }
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(protocol), encoding="utf-8")
     return tmp_path
 

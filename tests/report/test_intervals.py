@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scotopic.protocol import ValidationSettings
 from scotopic.report.intervals import Estimate, estimate
-from scotopic.report.recommendation import judge
 
 
 def left_out_means(values):
@@ -17,10 +15,10 @@ def left_out_means(values):
 
 def test_the_interval_of_a_mean_is_students():
     values = np.array([3.0, 5.0, 4.0, 8.0, 6.0, 4.5])
-    low, high = estimate(left_out_means(values), "number").interval()
+    low, high = estimate(left_out_means(values), "difference").interval()
     expected = stats.t.interval(0.95, 5, values.mean(), stats.sem(values))
     assert (low, high) == pytest.approx(expected)
-    wide = estimate(left_out_means(values), "number").interval(0.99)
+    wide = estimate(left_out_means(values), "difference").interval(0.99)
     assert wide[0] < low
     assert wide[1] > high
 
@@ -51,30 +49,20 @@ def test_no_interval_is_guessed(left_out):
     assert Estimate(None, (1.0, 2.0)).interval() is None
 
 
-def errors(**changed):
-    steady = {
-        "count_deviation_percent": Estimate(0.1, (0.0, 0.1, 0.2), "deviation_percent"),
-        "g2_deviation_points": Estimate(0.1, (0.0, 0.1, 0.2), "difference"),
-        "median_area_deviation_percent": Estimate(0.1, (0.0, 0.1, 0.2), "deviation_percent"),
-        "mean_intensity_deviation_percent": Estimate(0.1, (0.0, 0.1, 0.2), "deviation_percent"),
-    }
-    return steady | changed
+def test_two_wells_give_no_interval_and_a_positive_number_stays_positive():
+    assert Estimate(50.0, (40.0, 60.0), "positive").interval() is None
+    low, high = Estimate(50.0, (20.0, 60.0, 90.0), "positive").interval()
+    assert 0 < low < 50 < high
 
 
-def test_a_level_is_within_beyond_or_undecided():
-    settings = ValidationSettings()
-    assert judge(errors(), settings) == ("within", ())
-    verdict, reasons = judge(
-        errors(count_deviation_percent=Estimate(-4, (-4.1, -4, -3.9), "deviation_percent")), settings
-    )
-    assert verdict == "beyond"
-    assert reasons == ("count -4 %, beyond 3",)
-    verdict, reasons = judge(errors(g2_deviation_points=Estimate(0.5, (-1, 0.5, 2), "difference")), settings)
-    assert verdict == "undecided"
-    assert reasons[0].startswith("G2 -")
-    assert reasons[0].endswith("points, allowed 2")
-    verdict, reasons = judge(errors(g2_deviation_points=Estimate(None)), settings)
-    assert (verdict, reasons) == ("undecided", ("G2: not known",))
-    verdict, reasons = judge({name: Estimate(0.0, (0.0,)) for name in errors()}, settings)
-    assert verdict == "undecided"
-    assert "one well is not enough" in reasons[0]
+def test_how_many_wells_would_be_enough_follows_from_the_spread():
+    few = np.array([-3.0, -1.0, 1.0, 3.0])
+    found = estimate(left_out_means(few), "difference")
+    assert max(map(abs, found.interval())) > 2
+    enough = found.enough_wells(2.0)
+    more = np.random.default_rng(0).normal(0, 2, enough)
+    more = (more - more.mean()) / more.std(ddof=1) * few.std(ddof=1)
+    assert max(map(abs, estimate(left_out_means(more), "difference").interval())) == pytest.approx(2.0, rel=0.1)
+    assert Estimate(5.0, (4.0, 5.0, 6.0)).enough_wells(2.0) is None, "no number of wells mends an error"
+    assert Estimate(0.0, (0.0,)).enough_wells(2.0) is None, "one well has no spread"
+    assert Estimate(0.0, (-0.5, 0.5)).enough_wells(2.0) >= 3, "two have one"

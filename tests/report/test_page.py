@@ -14,8 +14,7 @@ import pytest
 from scotopic import workflow
 from scotopic.protocol import ProblemsError
 from scotopic.report import write_page
-from scotopic.report.page import verdict
-from scotopic.report.schema import Judgement, Level, Recommendation, RefusedSite
+from scotopic.report.schema import RefusedSite
 from scotopic.store import RunFolder
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "msedge"))), None)
@@ -100,34 +99,3 @@ def test_refused_sites_are_shown_with_the_reason(run):
     truth = report.ground_truth.model_copy(update={"refused": (RefusedSite(name="B2_0", reasons=("fibre",)),)})
     write_page(run, report.model_copy(update={"ground_truth": truth}))
     assert "B2_0: fibre" in (run.path / "report.html").read_text(encoding="utf-8")
-
-
-def level(name, dose, *, measured=True):
-    return Level(
-        name=name, source="network", measured=measured, relative_dose=dose, sample_dose=200 * dose, nuclei_count=9,
-        g1_percent=None, g2_percent=None, cell_cycle="", median_area_um2=None, mean_intensity=None, against={},
-    )  # fmt: skip
-
-
-def told(report_of, **values):
-    return verdict(report_of.model_copy(update={"levels": (level("100%", 1), level("2%", 0.02)), **values}))
-
-
-@pytest.mark.e2e
-def test_the_verdict_says_how_low_the_light_may_go_or_why_not(run):
-    report = workflow.reporting.read_report(run.path)
-    common = {"tolerances": {}, "confidence": 0.95}
-    within = Judgement(name="2%", relative_dose=0.02, measured=True, verdict="within", reasons=())
-    good = Recommendation(outcome="level", judgements=(within,), **common)
-    saved = {"recommended_level": "2%", "light_saving_factor": 50.0, "time_saving_factor": 9.17}
-    assert told(report, recommendation=good, **saved).startswith(
-        "The light may go down to 2%: 50 times less light, 9.17 times faster."
-    )
-    bad = within.model_copy(update={"verdict": "beyond", "reasons": ("count -9 %, beyond 3",)})
-    none = Recommendation(outcome="none", judgements=(bad,), **common)
-    nothing = {"recommended_level": None, "light_saving_factor": None, "time_saving_factor": None}
-    assert told(report, recommendation=none, **nothing).startswith(
-        "No lower light can be recommended (2%: count -9 %, beyond 3)."
-    )
-    few = Recommendation(outcome="not enough nuclei to tell", judgements=(), **common)
-    assert told(report, recommendation=few, **nothing).startswith("There are not enough nuclei or wells to tell")

@@ -11,8 +11,9 @@ import pytest
 from conftest import acquired, small
 from scotopic.report import Report, write_page
 from scotopic.report.findings import Findings, HeldOutSites, find_by_reference
-from scotopic.report.page import _chosen, verdict
+from scotopic.report.page import _chosen
 from scotopic.report.rows import Comparisons, rows_of
+from scotopic.report.verdict import verdict
 from scotopic.store import RunFolder
 from scotopic.workflow import segment_run, validate
 
@@ -116,7 +117,7 @@ def test_sites_with_images_of_the_wrong_light_are_not_judged_and_that_is_said(ru
     (run.path / "frames.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed), encoding="utf-8")
     sites = HeldOutSites(run)
     assert sites.frames == {}
-    assert sites.missing == "1 held-out sites are left out: wrong light; 1 held-out sites are left out: skipped images"
+    assert sites.missing == "1 held-out sites are left out: wrong light; 1 held-out sites are left out: skipped image"
     assert "held-out sites are left out" in validate(run.path, lambda _: None).missing[0]
 
 

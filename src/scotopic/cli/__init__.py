@@ -613,7 +613,7 @@ def train(
         fail([Problem("only one of the two can be the budget", key="--minutes and --steps")])
     with told_in_one_line():
         let_ending_signals_interrupt()
-        workflow.train(
+        has_learned = workflow.train(
             run_folder,
             typer.echo,
             minutes=minutes,
@@ -625,6 +625,7 @@ def train(
             tensorboard=tensorboard,
             again=again,
         )
+    raise typer.Exit(0 if has_learned else 1)
 
 
 @app.command()
@@ -637,7 +638,7 @@ def validate(
 
     with told_in_one_line():
         report = workflow.validate(run_folder, typer.echo, model=model)
-    raise typer.Exit(1 if report.missing else 0)
+    raise typer.Exit(0 if report.is_whole else 1)
 
 
 @app.command()

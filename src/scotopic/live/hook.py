@@ -256,7 +256,7 @@ class LiveHook:
     def site(self, place: Place) -> str:
         """Leave out the sites of a well in which enough nuclei were found."""
         rules, (well, _, t) = self._live.rules, place.key
-        if rules.enough_nuclei is None:
+        if rules.enough_nuclei is None or self._protocol.is_beyond_rules(well):
             return ""
         with self._news:
             self._news.wait_for(lambda: not self._is_awaited(well), rules.wait_s)
@@ -272,7 +272,7 @@ class LiveHook:
     def _decision(self, place: Place, level: LightLevel) -> Decision:
         planned = self._raised_or(level, self._planned.level(place, level))
         rules = self._live.rules
-        if not rules.any:
+        if not rules.any or self._protocol.is_beyond_rules(place.key[0]):
             return planned
         seen = self._last_seen(place, rules.wait_s)
         if seen is None:

@@ -501,7 +501,7 @@ class _Acquisition:
             self._left_out += 1
             level, per_site = levels[record.level], self.protocol.frames_per_site
             place = record.index // per_site % self.protocol.n_sites
-            if self.protocol.is_planned(level, place, record.t):
+            if self.protocol.is_planned(level, record.well, place, record.t):
                 lit_ms = level.exposure_ms + self.profile.gating.overhead_ms
                 source = self.profile.light_source(self.protocol.channel_of(level))
                 self._saved_ms += lit_ms * source.relative_power(level.led_percent)

@@ -69,7 +69,7 @@ class AsPlanned:
 
     def level(self, place: Place, level: LightLevel) -> Decision:
         """Leave out levels that are for sentinels, or for rules, only."""
-        if self._protocol.is_planned(level, place.number, place.t):
+        if self._protocol.is_planned(level, place.key[0], place.number, place.t):
             return Decision()
         return Decision(False, "no sentinel" if level.taken == "at_sentinels" else "no rule asked for it")
 

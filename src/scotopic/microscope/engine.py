@@ -411,7 +411,9 @@ class AcquisitionEngine(MDAEngine):
 
     def _stay_within_the_budget(self, place: Place) -> None:
         protocol = self._protocol
-        planned = [level for level in protocol.light_levels if protocol.is_planned(level, place.number, place.t)]
+        planned = [
+            level for level in protocol.light_levels if protocol.is_planned(level, place.key[0], place.number, place.t)
+        ]
         site_ms = protocol.planes * sum(self._planned_dose_ms(level) for level in planned)
         self._keep_to_the_budget(site_ms, "site")
 

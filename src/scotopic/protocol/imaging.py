@@ -89,6 +89,8 @@ class ImagingProtocol(FrozenModel):
     """Name of the experiment."""
     description: str = ""
     """What it is for."""
+    plate_id: str | None = Field(default=None, min_length=1, max_length=100)
+    """Barcode or name of this very plate, if it has one: a model remembers which plates it has seen."""
     plate: Plate
     """Plate format: a name such as `96-well`, an Opentrons labware file, or its measures."""
     wells: Wells
@@ -401,16 +403,27 @@ class ImagingProtocol(FrozenModel):
         every = self.live.sentinels.every if self.live and self.live.sentinels else 0
         return sum((t + self.n_sites - 1) // every - (t - 1) // every for t in range(self.time_points)) if every else 0
 
-    def is_planned(self, level: LightLevel, place: int, t: int) -> bool:
-        """Return whether a site's image of a level is taken if no rule asks for anything else."""
-        return level.taken == "always" or (level.taken == "at_sentinels" and self.is_sentinel(place, t))
+    def is_beyond_rules(self, well: str) -> bool:
+        """Return whether a well gets its full-light images whatever rules and sentinels say: held out, to judge the network by."""
+        return self.live is not None and self.live.held_out == "full_light" and well in self.held_out_wells
+
+    def is_planned(self, level: LightLevel, well: str, place: int, t: int) -> bool:
+        """Return whether an image of a site, by its well and its number in the order of travel, is taken if no rule asks for anything else."""
+        at_sentinels = level.taken == "at_sentinels"
+        return level.taken == "always" or (at_sentinels and (self.is_sentinel(place, t) or self.is_beyond_rules(well)))
 
     def times_taken(self, level: LightLevel) -> int:
-        """Return how many images of a light level are planned in the whole run, if no rule asks for another."""
+        """Return how many images of a light level are planned in the whole run, if no rule asks for another.
+
+        Sentinels of held-out wells may be counted twice.
+        """
         if level.taken == "when_unsure":
             return 0
-        sites = self.n_sites * self.time_points if level.taken == "always" else self._n_sentinels
-        return sites * self.planes
+        every = self.n_sites * self.time_points
+        if level.taken == "always":
+            return every * self.planes
+        beyond_rules = sum(map(self.is_beyond_rules, self.well_names)) * self.sites.count * self.time_points
+        return min(self._n_sentinels + beyond_rules, every) * self.planes
 
     @property
     def planes(self) -> int:

@@ -54,5 +54,8 @@ class LiveSettings(FrozenModel):
     """Images that may wait for the network; one more is not analysed, which is counted. It is stored in any case."""
     rules: Rules = Rules()
     """What is decided by what is seen."""
+    held_out: Literal["full_light", "as_others"] = "full_light"
+    """`full_light`: sites of held-out wells get their full-light image, and all that is planned, whatever rules say: wells that only
+    show where the network sees something would flatter it. `as_others`: rules and sentinels decide there too."""
     sentinels: Sentinels | None = None
     """Whether, and how, the network is watched over."""

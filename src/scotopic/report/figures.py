@@ -27,11 +27,16 @@ LEVEL_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#d55e00
 _MOST_POINTS = 3000
 _ERRORS = (
     ("count_percent", "count_deviation_percent", "count, %"),
+    ("missed_percent", "miss_percent", "missed, %"),
+    ("false_percent", "false_percent", "false, %"),
+    ("dna_spread_percent", "dna_spread_percent", "spread of DNA, %"),
     ("g2_points", "g2_deviation_points", "share of G2, points"),
     ("area_percent", "median_area_deviation_percent", "median area, %"),
     ("intensity_percent", "mean_intensity_deviation_percent", "mean intensity per dose, %"),
+    ("dna_percent", "intensity_bias_percent", "DNA of the same nuclei, %"),
 )
 """Tolerance, figure, and what the axis says."""
+_LIMIT_GREY = "#777777"
 
 
 @dataclass(frozen=True)
@@ -77,23 +82,38 @@ def error_plot(report: Report) -> Plot | None:
     rows = [row for row in network_rows(report) if "network_100" in row.against]
     if not rows or report.recommendation is None:
         return None
-    tolerances = report.recommendation.tolerances
+    purposes = {report.recommendation.purpose: report.recommendation.headline} | report.recommendation.purposes
 
     def draw(canvas: Canvas) -> None:
-        for axes, (tolerance, figure, label) in zip(canvas.subplots(1, 4), _ERRORS, strict=True):
-            axes.axhspan(-tolerances[tolerance], tolerances[tolerance], color="#009e73", alpha=0.15, linewidth=0)
+        for axes, (tolerance, figure, label) in zip(canvas.subplots(2, 4).flat, _ERRORS, strict=True):
+            most = next((p.tolerances[tolerance] for p in purposes.values() if p.tolerances.get(tolerance)), None)
+            if most is not None:
+                axes.axhspan(-most, most, color="#009e73", alpha=0.15, linewidth=0)
             axes.axhline(0, color="#888", linewidth=0.8)
             for measured, marker in ((True, "o"), (False, "D")):
                 some = [row for row in rows if row.measured == measured]
                 _with_bars(axes, some, [getattr(row.against["network_100"], figure) for row in some], "network", marker)
+            if tolerance == "missed_percent":
+                _photon_limit(axes, rows)
             _light_axis(axes, report)
             axes.set_title(label, fontsize=10)
 
     caption = (
         "Light against error: the network at each light level against itself at full light, with 95 % intervals over wells. Green: "
-        "the tolerances of the protocol. Diamonds: levels between those measured, made by thinning the photons of the bright images."
+        "the tolerance of the protocol's purpose, or of the first one that has any. Grey: what any method must miss at an overlap of 0.5, for "
+        "lack of photons (bound of an isolated nucleus). Diamonds: levels between those measured, made by thinning the photons of the bright images."
     )
-    return Plot("light_against_error", caption, (13, 3.2), draw)
+    return Plot("light_against_error", caption, (13, 6), draw)
+
+
+def _photon_limit(axes: Axes, rows: list[Level]) -> None:
+    known = sorted(
+        (100 * row.relative_dose, 100 * (1 - row.best_recall["0.5"])) for row in rows if "0.5" in row.best_recall
+    )
+    if known:
+        doses, missed = zip(*known, strict=True)
+        axes.plot(doses, missed, color=_LIMIT_GREY, linewidth=1.5, label="photon limit")
+        axes.legend(fontsize=8)
 
 
 def score_plot(report: Report) -> Plot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +22,20 @@ from scotopic.reference import (
     read_corrected,
     sites_of_wrong_light,
 )
-from scotopic.simulator import Field, make_specimen
+from scotopic.simulator import Field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from scotopic.learning.model import Model
     from scotopic.protocol import SegmentationSettings
     from scotopic.protocol.profile import Camera
     from scotopic.protocol.simulator_setup import SimulatorSetup
-    from scotopic.report.schema import Source
+    from scotopic.report.schema import LeftOut, Source
+    from scotopic.simulator import Specimen
     from scotopic.store import FrameRecord, RunFolder
 
 Labels = dict[SiteKey, "NDArray[Any]"]
@@ -42,35 +44,64 @@ Row = tuple["Source", str]
 
 
 class HeldOutSites:
-    """The finished sites of held-out wells that have reference masks, and all whose images are what they are called.
+    """The sites of held-out wells that can be judged, and why the others cannot.
 
-    Light levels are compared on the same sites: one wrong or skipped image leaves its site out.
+    A site needs reference masks, all its images, and the light that they are called by: light levels are compared on the
+    same sites, so one wrong or skipped image leaves its site out.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, seen_wells: Collection[str] = ()) -> None:
+        """Sort the sites.
+
+        Parameters
+        ----------
+        seen_wells : collection of str
+            Wells that the model has learned from.
+        """
         self.run = run
         self.protocol, self.profile = run.read_protocol(), run.read_profile()
         self.plate = run.plate(self.protocol, self.profile)
-        held_out = {
-            key: levels for key, levels in finished_frames(run).items() if key[0] in self.protocol.held_out_wells
-        }
-        of_level = {name: keys & held_out.keys() for name, keys in sites_of_wrong_light(run).items()}
+        wells = self.protocol.held_out_wells
+        finished = {key: levels for key, levels in finished_frames(run).items() if key[0] in wells}
+        of_level = {name: keys & finished.keys() for name, keys in sites_of_wrong_light(run).items()}
         self.levels_left_out = {
             name
             for name, wrong in of_level.items()
-            if name != self.protocol.reference.name and 2 * len(wrong) > len(held_out)
+            if name != self.protocol.reference.name and 2 * len(wrong) > len(finished)
         }
         """Levels whose light is wrong at more than half of the sites: not the sites are to blame."""
         wrong = {key for name, keys in of_level.items() if name not in self.levels_left_out for key in keys}
-        skipped = _skipped(run, held_out) - wrong
-        self.sites_left_out = {"wrong light": len(wrong), "skipped images": len(skipped)}
-        """Why sites are left out, and how many."""
-        there = run.references().keys() - wrong - skipped
+        masks, skipped = run.references().keys(), _skipped(run, finished)
+
+        def why(key: SiteKey) -> LeftOut | None:
+            if key[0] in seen_wells:
+                return "learned from"
+            if key not in finished:
+                return "not acquired"
+            if key in wrong:
+                return "wrong light"
+            if key in skipped:
+                return "skipped image"
+            if self.protocol.reference.name not in finished[key]:
+                return "no full-light image"
+            return None if key in masks else "no masks"
+
+        reasons = {key: why(key) for key in self._planned()}
+        self.planned = len(reasons)
+        """Number of sites of the held-out wells, by the protocol."""
+        self.left_out: dict[LeftOut, int] = dict(Counter(each for each in reasons.values() if each is not None))
+        """Why sites cannot be judged, and how many."""
         self.frames: dict[SiteKey, dict[str, FrameRecord]] = {
             key: {name: record for name, record in levels.items() if name not in self.levels_left_out}
-            for key, levels in sorted(held_out.items())
-            if key in there
+            for key, levels in sorted(finished.items())
+            if key in reasons and reasons[key] is None
         }
+
+    def _planned(self) -> Iterator[SiteKey]:
+        for well in self.protocol.held_out_wells:
+            for site in range(self.protocol.sites.count):
+                for t in range(self.protocol.time_points):
+                    yield well, site, t
 
     @property
     def wells(self) -> tuple[str, ...]:
@@ -80,13 +111,14 @@ class HeldOutSites:
 
     @property
     def missing(self) -> str:
-        """Why there is nothing to validate on, or not all; empty if nothing is missing."""
+        """Why there is nothing to validate on, or not all; empty if nothing went wrong."""
         if not self.protocol.held_out_wells:
             return "no well is held out: nothing can be validated"
         whole = [
             f"{name} is left out: its light is wrong at most held-out sites" for name in sorted(self.levels_left_out)
         ]
-        sites = [f"{count} held-out sites are left out: {why}" for why, count in self.sites_left_out.items() if count]
+        failed: tuple[LeftOut, ...] = ("wrong light", "skipped image")
+        sites = [f"{self.left_out[why]} held-out sites are left out: {why}" for why in failed if why in self.left_out]
         told = "; ".join(whole + sites)
         if self.frames:
             return told
@@ -142,12 +174,11 @@ class Findings:
 class Network:
     """A model at work on the held-out sites."""
 
-    def __init__(self, sites: HeldOutSites, model_path: Path) -> None:
-        from scotopic.learning.model import Model, model_hash
+    def __init__(self, sites: HeldOutSites, model: Model) -> None:
         from scotopic.learning.prediction import Predictor
 
-        model, camera = Model.load(model_path), sites.profile.camera
-        self.name, self.channel = model_hash(model_path), model.card.channel
+        camera = sites.profile.camera
+        self.name, self.channel = model.hash, model.card.channel
         self._sites = sites
         self._predictor = Predictor(model, camera.noise)
         self._predictor.warm_up((camera.height_px, camera.width_px))
@@ -234,15 +265,8 @@ def _classical(
     return labels, _measured(image, labels, record, relative_dose, camera)
 
 
-def find_truth(sites: HeldOutSites, setup: SimulatorSetup, findings: Findings) -> str:
-    """Ask a simulated specimen what was there.
-
-    Returns
-    -------
-    str
-        Fingerprint of the specimen.
-    """
-    specimen = make_specimen(setup)
+def find_truth(sites: HeldOutSites, setup: SimulatorSetup, specimen: Specimen, findings: Findings) -> None:
+    """Ask a simulated specimen what was there."""
     for key, levels in sites.frames.items():
         x_um, y_um = setup.placement.to_plate(*next(iter(levels.values())).xy_um)
         truth = specimen.at(key[2] * setup.interval_h).truth(
@@ -252,4 +276,3 @@ def find_truth(sites: HeldOutSites, setup: SimulatorSetup, findings: Findings) -
             findings.truth[key] = truth.labels
             whole = truth.nuclei[~truth.nuclei["touches_border"].astype(bool)]
             findings.true_nuclei.append(whole.assign(well=key[0], site=key[1], t=key[2]))
-    return specimen.fingerprint

@@ -14,8 +14,12 @@ from scotopic.report.schema import Figure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Kind = Literal["number", "difference", "deviation_percent", "share", "percent"]
-"""What a figure can be: any number; a difference; a ratio, in percent off 1; a share from 0 to 1; a share in percent."""
+Kind = Literal["positive", "difference", "deviation_percent", "share", "percent"]
+"""What a figure can be: a positive number; a difference; a ratio, in percent off 1; a share from 0 to 1; a share in percent."""
+LEAST_WELLS = 3
+"""Fewer wells give no interval: the spread of two has one degree of freedom, and Student's t is 12.7."""
+_MOST_WELLS = 96
+"""More wells than this are nobody's advice."""
 
 
 @dataclass(frozen=True)
@@ -25,35 +29,62 @@ class Estimate:
     value: float | None
     left_out: tuple[float | None, ...] = ()
     """The figure without each of the wells."""
-    kind: Kind = "number"
+    kind: Kind = "difference"
     trials: int = 0
     """Of a share: of how many, which says how sure a share of none or of all is."""
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
         """Return the confidence interval by the jackknife over wells, with Student's t.
 
-        Wells are left out one at a time (Tukey 1958; Efron and Stein 1981, Ann. Stat. 9:586). Ratios are taken by their
-        logarithm, shares by that of their odds. With six wells the interval covers what it promises (`benchmarks/intervals.py`), where a percentile
+        Wells are left out one at a time (Tukey 1958; Efron and Stein 1981, Ann. Stat. 9:586). Positive numbers and ratios are
+        taken by their logarithm, shares by that of their odds. With six wells the interval covers what it promises (`benchmarks/intervals.py`), where a percentile
         bootstrap covers 87 % instead of 95 %.
 
         Returns
         -------
         (float, float) or None
-            Nothing with fewer than two wells, or where the figure has no value with or without some well.
+            Nothing with fewer than three wells, or where the figure has no value with or without some well.
         """
         n = len(self.left_out)
-        if self.value is None or n < 2 or any(each is None for each in self.left_out):
+        if n < LEAST_WELLS or (known := self._centre_and_error()) is None:
             return None
-        whole = self._transformed(np.array([self.value], float))
-        parts = self._transformed(np.array(self.left_out, float))
-        if not (np.isfinite(whole).all() and np.isfinite(parts).all()):
-            return None
-        error = float(np.sqrt((n - 1) / n * ((parts - parts.mean()) ** 2).sum()))
-        half = error * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-        low, high = self._back(whole[0] - half), self._back(whole[0] + half)
+        centre, error = known
         if error == 0 and self.trials and self._is_share:
-            low, high = self._of_none_or_all(confidence)
-        return low, high
+            return self._of_none_or_all(confidence)
+        return self._around(centre, error, n, confidence)
+
+    def enough_wells(self, tolerance: float, confidence: float = 0.95) -> int | None:
+        """Return with how many such wells the interval would probably lie within a tolerance, by the spread that was measured.
+
+        Returns
+        -------
+        int or None
+            Nothing if the figure is beyond the tolerance itself, its spread is not known, or more than 96 wells were needed.
+        """
+        n = len(self.left_out)
+        if n < 2 or self.value is None or abs(self.value) > tolerance or (known := self._centre_and_error()) is None:
+            return None
+        centre, error = known
+        for wells in range(LEAST_WELLS, _MOST_WELLS + 1):
+            ends = self._around(centre, error * float(np.sqrt(n / wells)), wells, confidence)
+            if max(map(abs, ends)) <= tolerance:
+                return wells
+        return None
+
+    def _centre_and_error(self) -> tuple[float, float] | None:
+        """Return the figure and its standard error as they are reckoned with; nothing where one is not known."""
+        if self.value is None or any(each is None for each in self.left_out):
+            return None
+        centre = float(self._transformed(np.array([self.value], float))[0])
+        parts = self._transformed(np.array(self.left_out, float))
+        if not (np.isfinite(centre) and np.isfinite(parts).all()):
+            return None
+        n = len(self.left_out)
+        return centre, float(np.sqrt((n - 1) / n * ((parts - parts.mean()) ** 2).sum()))
+
+    def _around(self, centre: float, error: float, wells: int, confidence: float) -> tuple[float, float]:
+        half = error * float(stats.t.ppf(0.5 + confidence / 2, wells - 1))
+        return self._back(centre - half), self._back(centre + half)
 
     def figure(self) -> Figure:
         """Return it for the report."""
@@ -63,11 +94,15 @@ class Estimate:
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.kind == "deviation_percent":
                 return np.log1p(values / 100)
+            if self.kind == "positive":
+                return np.asarray(np.log(values))
             return logit(values / self._most) if self._is_inside else values
 
     def _back(self, value: float) -> float:
         if self.kind == "deviation_percent":
             return float(100 * np.expm1(value))
+        if self.kind == "positive":
+            return float(np.exp(value))
         if self._is_inside:
             return float(self._most * expit(value))
         return float(min(max(value, 0.0), self._most) if self._is_share else value)

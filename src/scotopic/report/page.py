@@ -27,6 +27,14 @@ from scotopic.report.figures import (
     training_plot,
 )
 from scotopic.report.findings import HeldOutSites
+from scotopic.report.verdict import (
+    FIGURES,
+    judged_sites,
+    judgement_words,
+    purpose_name,
+    purpose_words,
+    verdict,
+)
 from scotopic.store.files import replace_text
 
 if TYPE_CHECKING:
@@ -35,7 +43,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from scotopic.report.schema import Figure, Report
+    from scotopic.report.schema import Figure, Purpose, Report
     from scotopic.store import ReferenceRecord, RunFolder
 
 _MOST_PX, _FIELDS = 512, 3
@@ -56,7 +64,9 @@ img { max-width: 100% } figure { margin: 1rem 0 } .fields { display: flex; flex-
 def write_page(run: RunFolder, report: Report) -> None:
     """Write `report.html` of a run, whole or not at all."""
     title = f"scotopic: {escape(report.protocol)}"
-    parts = [f"<h1>{escape(report.protocol)}</h1>", f'<p class="verdict">{escape(verdict(report))}</p>']
+    parts = [f"<h1>{escape(report.protocol)}</h1>", f'<p class="verdict">{escape(verdict(report, str(run.path)))}</p>']
+    if left_out := judged_sites(report):
+        parts.append(f'<p class="missing">{escape(left_out)}</p>')
     parts += [f'<p class="missing">Missing: {escape(text)}</p>' for text in report.missing]
     parts += _table(report)
     drawn = {plot.name: _drawn(plot) for plot in plots(run, report)}
@@ -100,39 +110,6 @@ def write_figures(run: RunFolder, report: Report, folder: Path) -> list[Path]:
     return paths
 
 
-def verdict(report: Report) -> str:
-    """Return the report in a sentence."""
-    rows = [row for row in network_rows(report) if row.measured]
-    if not rows:
-        return "No verdict: " + ("; ".join(report.missing) or "nothing was found") + "."
-    partner = partner_of(report)
-    told = [f"{row.against[partner].f1_at_0_5.value or 0:.3f} at {row.name}" for row in rows if partner in row.against]
-    against = "the truth" if partner == "truth" else "the reference masks"
-    wells = f"{len(report.held_out_wells)} wells that it never trained on"
-    scores = f"On {wells} the network finds nuclei with an F1 against {against} of {', '.join(told)}"
-    if not is_stained(report, rows[0]):
-        return f"{scores}, in images of {rows[0].channel}, without any stain."
-    return f"{_answer(report)} {scores} of the light."
-
-
-def _answer(report: Report) -> str:
-    """Return how low the light may go, in a sentence."""
-    recommendation = report.recommendation
-    if recommendation is None:
-        return "How low the light may go is not known."
-    if report.recommended_level is None:
-        first = next((j for j in recommendation.judgements), None)
-        why = f" ({first.name}: {'; '.join(first.reasons)})" if first and first.reasons else ""
-        if recommendation.outcome == "none":
-            return f"No lower light can be recommended{why}."
-        return f"There are not enough nuclei or wells to tell how low the light may go{why}."
-    best = next(j for j in recommendation.judgements if j.name == report.recommended_level)
-    between = "" if best.measured else ", a level between those measured (its images were made of the bright ones)"
-    saved = f": {rounded(report.light_saving_factor)} times less light" if report.light_saving_factor else ""
-    time = f", {rounded(report.time_saving_factor)} times faster" if report.time_saving_factor else ""
-    return f"The light may go down to {report.recommended_level}{between}{saved}{time}."
-
-
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
@@ -150,33 +127,41 @@ def _cell(figure: Figure | None, form: str) -> str:
 
 
 def _table(report: Report) -> list[str]:
-    """Return the white paper's table: the network at each light level."""
+    """Return the white paper's table, and the same nuclei beside it: the network at each light level."""
     rows = [row for row in network_rows(report) if is_stained(report, row)]
     if not rows:
         return []
-    head = ("light", "nuclei", "count against full light, %", "G1, %", "G2, %", "G2 against full light, points",
-            "median area, µm²", "area against full light, %", "mean DAPI per dose, e⁻", "DAPI against full light, %")  # fmt: skip
+    head = ("light", "nuclei", "count, %", "missed, %", "false, %", "G1, %", "G2, %", "G2, points", "change class",
+            "median area, µm²", "area, %", "mean DAPI per dose, e⁻", "DAPI, %", "DNA spread, %")  # fmt: skip
     lines = []
     for row in rows:
         full, own = row.against.get("network_100"), row.confidence_95
+        changed = None if full is None or full.g1_to_g2 is None else (full.g1_to_g2 or 0) + (full.g2_to_g1 or 0)
         cells = [
             escape(row.name + ("" if row.measured else " (thinned)")),
             f"{row.nuclei_count:,}",
             _cell(full.count_deviation_percent if full else None, "+.2f"),
+            _cell(full.miss_percent if full else None, ".1f"),
+            _cell(full.false_percent if full else None, ".1f"),
             _with_interval(row.g1_percent, own.get("g1_percent"), ".1f"),
             _with_interval(row.g2_percent, own.get("g2_percent"), ".1f"),
             _cell(full.g2_deviation_points if full else None, "+.2f"),
+            "–" if changed is None or not full else f"{changed:,} of {full.matched:,}",
             _with_interval(row.median_area_um2, own.get("median_area_um2"), ".1f"),
             _cell(full.median_area_deviation_percent if full else None, "+.1f"),
             _with_interval(row.mean_intensity, own.get("mean_intensity"), ",.0f"),
             _cell(full.mean_intensity_deviation_percent if full else None, "+.1f"),
+            _cell(full.dna_spread_percent if full else None, ".1f"),
         ]
         lines.append(_line(cells, "td"))
     caption = (
-        f"Held-out wells {', '.join(report.held_out_wells)}, {report.sites} sites; all rows found by the network. Small: 95 % "
-        "confidence intervals over wells (jackknife, Student's t), paired between levels. Full light: the network at the reference level."
+        f"Held-out wells {', '.join(report.held_out_wells)}, {report.sites} sites; all rows found by the network. Count, missed, false, "
+        "and what follows a figure in % or points: against the network at full light on the same sites. Missed and false: nuclei "
+        "without a partner at an overlap (IoU) above 0.5. Change class: of the same nuclei, those on the other side of a DNA content of "
+        "1.5. DNA spread: robust coefficient of variation of the DNA of the same nuclei. Small: 95 % confidence intervals over wells "
+        "(jackknife, Student's t); none with fewer than three wells."
     )
-    table = f'<div class="wide"><table>{_heads(head)}{"".join(lines)}</table></div>'
+    table = f'<div class="wide dense"><table>{_heads(head)}{"".join(lines)}</table></div>'
     return ["<h2>The table</h2>", table, f'<p class="small">{escape(caption)}</p>', _paper(report)]
 
 
@@ -266,26 +251,51 @@ def _image(png: bytes, text: str, kind: str = "") -> str:
 
 
 def _recommended(report: Report) -> str:
-    """Return how each level was judged."""
+    """Return the lowest light for each purpose, and how each level was judged."""
     if report.recommendation is None:
         return ""
+    purposes = {report.recommendation.purpose: report.recommendation.headline} | report.recommendation.purposes
+    lines = []
+    for name, purpose in purposes.items():
+        setting = (
+            f"{rounded(purpose.exposure_ms)} ms at {rounded(purpose.led_percent or 0)} % LED"
+            if purpose.exposure_ms
+            else "–"
+        )
+        saved = f"{rounded(purpose.light_saving_factor)} times" if purpose.light_saving_factor else "–"
+        stopped = next((each for each in purpose.judgements if each.verdict != "within"), None)
+        why = purpose_words(purpose)
+        if not why:
+            why = f"{stopped.name}: {judgement_words(stopped)}" if stopped else "the dimmest level is within"
+        cells = [purpose_name(name), purpose.level or "–", setting, saved, why]
+        lines.append(_line(map(escape, cells), "td"))
+    head = ("purpose", "lowest light", "setting", "less light", "why not lower")
+    table = f'<h2>How low the light may go</h2><table class="words">{_heads(head)}{"".join(lines)}</table>'
+    return table + "".join(_judged(name, each, report) for name, each in purposes.items() if each.judgements)
+
+
+def _judged(name: str, purpose: Purpose, report: Report) -> str:
+    """Return how each level was judged for a purpose."""
     lines = [
-        _line([escape(j.name), escape(j.verdict), escape("; ".join(j.reasons) or "all figures")], "td")
-        for j in report.recommendation.judgements
+        _line([escape(each.name), each.verdict, escape(judgement_words(each))], "td") for each in purpose.judgements
     ]
-    names = {"count_percent": "count {:g} %", "g2_points": "G2 {:g} points", "area_percent": "area {:g} %", "intensity_percent": "intensity {:g} %"}  # fmt: skip
-    tolerances = ", ".join(names[name].format(value) for name, value in report.recommendation.tolerances.items())
-    setting = ""
-    if report.recommendation.exposure_ms is not None:
-        setting = f" Its setting: {rounded(report.recommendation.exposure_ms)} ms at {rounded(report.recommendation.led_percent or 0)} % LED."
-    text = f"Tolerances of the protocol: {tolerances}; {report.recommendation.confidence:.0%} intervals must lie within.{setting}"
-    return f'<table class="words">{_heads(("light", "verdict", "why"))}{"".join(lines)}</table><p class="small">{escape(text)}</p>'
+    confidence = report.recommendation.confidence if report.recommendation else 0.95
+    tolerances = ", ".join(
+        f"{FIGURES[figure][0]} {value:g} {FIGURES[figure][1]}"
+        for figure, value in purpose.tolerances.items()
+        if value is not None
+    )
+    note = f"Tolerances: {tolerances}; {confidence:.0%} intervals must lie within."
+    table = f'<table class="words">{_heads(("light", "verdict", "why"))}{"".join(lines)}</table>'
+    heading = f"For {escape(purpose_name(name))}: each level"
+    return f'<details><summary>{heading}</summary>{table}<p class="small">{escape(note)}</p></details>'
 
 
 def _chosen(run: RunFolder, report: Report) -> list[ReferenceRecord]:
     """Return a few held-out sites: those with the most, the median and the fewest nuclei."""
     shown = {row.name for row in network_rows(report) if row.measured}
-    judged = {key for key, levels in HeldOutSites(run).frames.items() if shown <= levels.keys()}
+    frames = HeldOutSites(run).frames
+    judged = {key for key, levels in frames.items() if key[0] in report.held_out_wells and shown <= levels.keys()}
     done = sorted(
         (record for key, record in run.references().items() if key in judged), key=lambda r: (-r.nuclei, r.name)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,9 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from scotopic.nuclei import SPLIT_DNA_CONTENT, NoFitError, evenly_lit, fit_cell_cycle, matching, pooled
+from scotopic.nuclei import SPLIT_DNA_CONTENT, NoFitError, evenly_lit, fit_cell_cycle, matching, photon_limit, pooled
 from scotopic.report.intervals import Estimate, estimate
+from scotopic.report.same_nuclei import agreement, changes, dna_scale, g2_percent
 from scotopic.report.schema import Against, Level
 
 if TYPE_CHECKING:
@@ -19,14 +19,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from scotopic.nuclei import Comparison
+    from scotopic.nuclei import CellCycle, Comparison
     from scotopic.protocol.profile import Camera
     from scotopic.reference import SiteKey
     from scotopic.report.findings import Findings, HeldOutSites, Labels, Row
-    from scotopic.report.schema import Partner, Source
+    from scotopic.report.schema import Judged, Partner, Source
 
-_LEAST_MATCHED = 3
-"""Pairs that a correlation takes."""
+_JUDGED: dict[Judged, str] = {
+    "count_percent": "count_deviation_percent",
+    "missed_percent": "miss_percent",
+    "false_percent": "false_percent",
+    "g2_points": "g2_deviation_points",
+    "area_percent": "median_area_deviation_percent",
+    "intensity_percent": "mean_intensity_deviation_percent",
+    "dna_percent": "intensity_bias_percent",
+    "dna_spread_percent": "dna_spread_percent",
+}
+"""Tolerance -> figure of `Against`."""
+_LIMIT_AT = (0.5, 0.7)
+"""Overlaps (IoU) that the photon limit is stated at."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,8 @@ class Population:
     """Whether they show the stain of the DNA; else their intensities say nothing of nuclei."""
     _split: dict[tuple[str, ...], tuple[float | None, str]] = field(default_factory=dict)
     """Share of G2 in these wells, or why there is none."""
+    fit: CellCycle | None = None
+    """Fit of all wells, if there is one."""
 
     @property
     def whole(self) -> pd.DataFrame:
@@ -97,6 +110,7 @@ class Comparisons:
         self._sources: dict[Row, Population] = {}
         self._truth = _truth(findings) if findings.truth else None
         self._matchings: dict[tuple[Row, Partner], dict[SiteKey, Comparison]] = {}
+        self._figures: dict[tuple[Row, Partner], dict[str, Estimate]] = {}
         protocol = sites.protocol
         self._channels = {level.name: protocol.channel_of(level) for level in protocol.light_levels}
         names = [level.name for channel in protocol.channels for level in protocol.levels_of(channel)]
@@ -126,11 +140,14 @@ class Comparisons:
         two = [wells for wells in dict.fromkeys(self.paper_wells().values()) if wells not in self.subsets]
         jobs = [(row, wells) for row in rows for wells in self.subsets + (two if row[0] == "network" else [])]
         stained = [(row, wells) for row, wells in jobs if self._sources[row].is_stained]
-        shares = Parallel(n_jobs=-1)(delayed(_g2_share)(*self._sources[row].dna(wells)) for row, wells in stained)
-        split = dict(zip(stained, shares, strict=True))
+        fits = Parallel(n_jobs=-1)(delayed(_fitted)(*self._sources[row].dna(wells)) for row, wells in stained)
+        by_job = dict(zip(stained, fits, strict=True))
         for row, wells in jobs:
-            why = f"{self._sources[row].channel} does not show DNA"
-            self._sources[row]._split[wells] = split.get((row, wells), (None, why))  # noqa: SLF001 - its maker
+            population = self._sources[row]
+            fit, why = by_job.get((row, wells), (None, f"{population.channel} does not show DNA"))
+            population._split[wells] = (None if fit is None else fit.g2_of_two, why)  # noqa: SLF001 - its maker
+            if wells == self.wells:
+                population.fit = fit
         if self._truth is not None:
             for wells in self.subsets:
                 self._truth._split[wells] = _true_share(self._truth, wells)  # noqa: SLF001
@@ -155,8 +172,8 @@ class Comparisons:
         summaries = [self.summary(row, wells) for wells in self.subsets]
         g2 = estimate([each.g2_percent for each in summaries], "percent")
         g1 = estimate([None if each.g2_percent is None else 100 - each.g2_percent for each in summaries], "percent")
-        area = estimate([each.median_area_um2 for each in summaries], "number")
-        intensity = estimate([each.mean_intensity for each in summaries], "number")
+        area = estimate([each.median_area_um2 for each in summaries], "positive")
+        intensity = estimate([each.mean_intensity for each in summaries], "positive")
         own = {"g1_percent": g1, "g2_percent": g2, "median_area_um2": area, "mean_intensity": intensity}
         return Level(
             name=row[1],
@@ -170,11 +187,40 @@ class Comparisons:
             **{name: each.value for name, each in own.items()},
             confidence_95={name: each.interval() for name, each in own.items()},
             against={partner: self._against(row, partner) for partner in self._partners(row)},
+            best_recall=self._best_recall(relative_dose)
+            if row[0] == "network" and self._sources[row].is_stained
+            else {},
         )
 
-    def errors(self, row: Row) -> dict[str, Estimate]:
-        """Return how the figures of a row of the network are off those at full light."""
-        return self._deviations(row, "network_100")
+    def _best_recall(self, dose: float) -> dict[str, float]:
+        """Return the photon limit of the nuclei that the network finds at full light."""
+        full = self._sources.get(("network", self._reference))
+        nuclei = None if full is None else full.whole
+        if nuclei is None or not len(nuclei):
+            return {}
+        camera = self._camera
+        chances = photon_limit(
+            nuclei["area_um2"] / camera.pixel_size_um**2,
+            nuclei["mean_intensity_e"],
+            nuclei["background_e"],
+            camera.read_noise_e,
+            dose,
+            thresholds=_LIMIT_AT,
+        )
+        return {f"{at:g}": float(chance.mean()) for at, chance in zip(_LIMIT_AT, chances, strict=True)}
+
+    def errors(self, row: Row) -> dict[Judged, Estimate]:
+        """Return how the figures of a row of the network are off those at full light, by the names of the tolerances."""
+        figures = self._compared_figures(row, "network_100")
+        return {name: figures[figure] for name, figure in _JUDGED.items()}
+
+    def count(self, row: Row) -> int:
+        """Return the number of nuclei of a row."""
+        return len(self._sources[row].nuclei)
+
+    def f1(self, row: Row, partner: Partner) -> float | None:
+        """Return the F1 of a row against a partner, at an IoU of 0.5; nothing where there is nothing to be found."""
+        return _f1(pooled(self._compared(row, partner).values()), 0.5)
 
     def _partners(self, row: Row) -> list[Partner]:
         partners: list[Partner] = []
@@ -198,14 +244,26 @@ class Comparisons:
             }
         return self._matchings[row, partner]
 
+    def _compared_figures(self, row: Row, partner: Partner) -> dict[str, Estimate]:
+        """Return all figures of a comparison, made once."""
+        if (row, partner) not in self._figures:
+            matched = self._matched(row, partner)
+            self._figures[row, partner] = (
+                self._deviations(row, partner)
+                | self._scores(row, partner)
+                | agreement([matched[matched["well"].isin(wells)] for wells in self.subsets])
+            )
+        return self._figures[row, partner]
+
     def _deviations(self, row: Row, partner: Partner) -> dict[str, Estimate]:
         mine = [self._sources[row].summary(wells) for wells in self.subsets]
         theirs = [self._partner(partner).summary(wells) for wells in self.subsets]
-        both = self._counts(row, partner)
         pairs = list(zip(mine, theirs, strict=True))
+        shares = [(a.g2_percent, b.g2_percent) for a, b in pairs]
+        if partner == "network_100" and row[0] == "network":
+            shares = self._g2_by_one_fit(row)
         return {
-            "count_deviation_percent": estimate([_percent(b.n_pred, b.n_true) for b in both], "deviation_percent"),
-            "g2_deviation_points": estimate([_difference(a.g2_percent, b.g2_percent) for a, b in pairs], "difference"),
+            "g2_deviation_points": estimate([_difference(a, b) for a, b in shares], "difference"),
             "median_area_deviation_percent": estimate(
                 [_percent(a.median_area_um2, b.median_area_um2) for a, b in pairs], "deviation_percent"
             ),
@@ -214,34 +272,58 @@ class Comparisons:
             ),
         }
 
-    def _counts(self, row: Row, partner: Partner) -> list[Any]:
-        compared = self._compared(row, partner)
-        return [pooled(each for key, each in compared.items() if key[0] in wells).at(0.5) for wells in self.subsets]
+    def _g2_by_one_fit(self, row: Row) -> list[tuple[float | None, float | None]]:
+        """Return the share of G2 of a low light and of full light, of all wells and without each, by the fit at full light.
 
-    def _against(self, row: Row, partner: Partner) -> Against:
+        None where this light alone would give no fit: on the next plate nothing else is known.
+        """
+        low, full = self._sources[row], self._partner("network_100")
+        scale = dna_scale(self._matched(row, "network_100"))
+        if full.fit is None or low.fit is None or scale is None:
+            return [(None, None)] * len(self.subsets)
+        mine, theirs = _measures(low), _measures(full)
+        return [
+            (
+                g2_percent(full.fit, mine[mine["well"].isin(wells)], scale),
+                g2_percent(full.fit, theirs[theirs["well"].isin(wells)]),
+            )
+            for wells in self.subsets
+        ]
+
+    def _scores(self, row: Row, partner: Partner) -> dict[str, Estimate]:
+        """Return count, F1, missed and false nuclei; none of them where there is nothing to be found: nothing is no success."""
         compared = self._compared(row, partner)
         by_subset = [pooled(each for key, each in compared.items() if key[0] in wells) for wells in self.subsets]
         half = [each.at(0.5) for each in by_subset]
-        figures = self._deviations(row, partner) | {
-            "f1_at_0.5": estimate([each.f1 for each in half], "share", half[0].n_true + half[0].n_pred),
-            "f1_at_0.7": estimate([each.at(0.7).f1 for each in by_subset], "share", half[0].n_true + half[0].n_pred),
-            "mean_f1": estimate([each.mean_f1 for each in by_subset], "share"),
-            "miss_percent": estimate([100 * (1 - each.recall) for each in half], "percent", half[0].n_true),
-            "false_percent": estimate([100 * (1 - each.precision) for each in half], "percent", half[0].n_pred),
+        total = half[0].n_true + half[0].n_pred
+        missed = [100 * (1 - each.recall) if each.n_true else None for each in half]
+        false = [100 * (1 - each.precision) if each.n_pred else None for each in half]
+        mean_f1 = [each.mean_f1 if each.at(0.5).n_true + each.at(0.5).n_pred else None for each in by_subset]
+        return {
+            "count_deviation_percent": estimate([_percent(b.n_pred, b.n_true) for b in half], "deviation_percent"),
+            "f1_at_0.5": estimate([_f1(each, 0.5) for each in by_subset], "share", total),
+            "f1_at_0.7": estimate([_f1(each, 0.7) for each in by_subset], "share", total),
+            "mean_f1": estimate(mean_f1, "share"),
+            "miss_percent": estimate(missed, "percent", half[0].n_true),
+            "false_percent": estimate(false, "percent", half[0].n_pred),
         }
+
+    def _against(self, row: Row, partner: Partner) -> Against:
+        compared = pooled(self._compared(row, partner).values())
         matched = self._matched(row, partner)
-        figures |= _agreement([matched[matched["well"].isin(wells)] for wells in self.subsets])
-        return Against.model_validate(
-            {name: each.figure() for name, each in figures.items()}
-            | {"splits": by_subset[0].splits, "merges": by_subset[0].merges, "matched": len(matched)}
-        )
+        figures: dict[str, Any] = {name: each.figure() for name, each in self._compared_figures(row, partner).items()}
+        figures |= {"splits": compared.splits, "merges": compared.merges, "matched": len(matched)}
+        fit, scale = self._partner(partner).fit, dna_scale(matched) if partner == "network_100" else None
+        if fit is not None and scale is not None:
+            figures["g1_to_g2"], figures["g2_to_g1"] = changes(fit, matched, scale)
+        return Against.model_validate(figures)
 
     def _matched(self, row: Row, partner: Partner) -> pd.DataFrame:
         """Return areas and intensities of the nuclei that both have, a line each, with their well."""
         pairs = [
             each.pairs.assign(well=key[0], site=key[1], t=key[2]) for key, each in self._compared(row, partner).items()
         ]
-        columns = ["well", "area", "their_area", "intensity", "their_intensity"]
+        columns = ["well", *(f"{whose}{name}" for name in ("area", "intensity", "noise") for whose in ("", "their_"))]
         if not pairs:
             return pd.DataFrame(columns=columns)
         place = ["well", "site", "t"]
@@ -249,7 +331,7 @@ class Comparisons:
         both = (
             pd.concat(pairs, ignore_index=True)
             .merge(mine, left_on=[*place, "pred"], right_on=[*place, "label"])
-            .merge(theirs.rename(columns={"area": "their_area", "intensity": "their_intensity"}),
+            .merge(theirs.rename(columns={name: f"their_{name}" for name in ("area", "intensity", "noise")}),
                    left_on=[*place, "true"], right_on=[*place, "label"], suffixes=("", "_theirs"))
         )  # fmt: skip
         return both[columns]
@@ -279,10 +361,10 @@ def _evenly_lit(
     return even[even["own"]]
 
 
-def _g2_share(intensity: NDArray[Any], noise: NDArray[Any]) -> tuple[float | None, str]:
-    """Return the share of nuclei in G2, or why there is none."""
+def _fitted(intensity: NDArray[Any], noise: NDArray[Any]) -> tuple[CellCycle | None, str]:
+    """Return the fit of the cell cycle, or why there is none."""
     try:
-        return fit_cell_cycle(intensity, noise).g2_of_two, ""
+        return fit_cell_cycle(intensity, noise), ""
     except NoFitError as error:
         return None, str(error)
 
@@ -301,31 +383,22 @@ def _true_share(truth: Population, wells: Sequence[str]) -> tuple[float | None, 
 
 
 def _measures(population: Population) -> pd.DataFrame:
-    """Return label, area and intensity per dose of each whole nucleus, with its place; of the truth the DNA content."""
+    """Return label, area, and intensity and its noise per dose of each whole nucleus, with its place; of the truth the DNA content."""
     nuclei = population.whole
+    intensity: Any = np.nan
+    noise: Any = np.nan
     if population.is_truth:
-        intensity: Any = nuclei["dna_content"] if "dna_content" in nuclei else np.nan
-    elif not population.is_stained:
-        intensity = np.nan
-    else:
+        intensity = nuclei["dna_content"] if "dna_content" in nuclei else np.nan
+    elif population.is_stained:
         intensity = nuclei["integrated_intensity_e"] / nuclei["relative_dose"]
-    return nuclei[["well", "site", "t", "label"]].assign(area=nuclei["area_um2"], intensity=intensity)
+        noise = nuclei["integrated_noise_e"] / nuclei["relative_dose"]
+    place = nuclei[["well", "site", "t", "label"]]
+    return place.assign(area=nuclei["area_um2"], intensity=intensity, noise=noise)
 
 
-def _agreement(subsets: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
-    """Return correlation and bias of area and intensity of matched nuclei."""
-    figures: dict[str, list[float | None]] = defaultdict(list)
-    for matched in subsets:
-        for name in ("area", "intensity"):
-            mine, theirs = matched[name].to_numpy(float), matched[f"their_{name}"].to_numpy(float)
-            known = np.isfinite(mine) & np.isfinite(theirs)
-            mine, theirs = mine[known], theirs[known]
-            enough = mine.size >= _LEAST_MATCHED and np.ptp(mine) > 0 and np.ptp(theirs) > 0
-            figures[f"{name}_correlation"].append(float(np.corrcoef(mine, theirs)[0, 1]) if enough else None)
-            positive = theirs > 0
-            ratio = float(np.median(mine[positive] / theirs[positive])) if positive.any() else None
-            figures[f"{name}_bias_percent"].append(None if ratio is None else 100 * (ratio - 1))
-    return {name: estimate(values, "difference") for name, values in figures.items()}
+def _f1(comparison: Comparison, thresh: float) -> float | None:
+    at = comparison.at(thresh)
+    return at.f1 if at.n_true + at.n_pred else None
 
 
 def _percent(value: float | None, of: float | None) -> float | None:

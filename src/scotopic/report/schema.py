@@ -8,8 +8,11 @@ from pydantic import Field
 
 from scotopic.photons import FrozenModel
 
-VERSION = 2
+VERSION = 3
 Source = Literal["network", "reference", "classical"]
+LeftOut = Literal["learned from", "not acquired", "wrong light", "skipped image", "no full-light image", "no masks"]
+"""Why a site of a held-out well is not validated on; the first one that holds. `learned from`: by this very model."""
+Relation = Literal["same_plate", "other_plate", "unknown"]
 Partner = Literal["network_100", "reference", "truth"]
 
 
@@ -19,7 +22,7 @@ class Figure(FrozenModel):
     value: float | None
     """The number; nothing where it has no meaning."""
     confidence_95: tuple[float, float] | None = None
-    """Interval over wells at 95 % confidence, paired between levels; nothing with fewer than two wells."""
+    """Interval over wells at 95 % confidence, paired between levels; nothing with fewer than three wells."""
 
 
 class Against(FrozenModel):
@@ -57,6 +60,12 @@ class Against(FrozenModel):
     """Correlation of their integrated intensities; against truth, with true DNA content."""
     intensity_bias_percent: Figure
     """Median of the ratio of their integrated intensities per dose, off 1; nothing against truth."""
+    dna_spread_percent: Figure
+    """Robust coefficient of variation of that ratio: how well the DNA of each nucleus is known; nothing against truth."""
+    g1_to_g2: int | None = None
+    """Of the same nuclei, those that have changed from G1 (DNA content below 1.5) to G2; nothing without a fit."""
+    g2_to_g1: int | None = None
+    """Those that have changed from G2 to G1."""
 
 
 class Level(FrozenModel):
@@ -90,6 +99,38 @@ class Level(FrozenModel):
     """Mean of mean intensities, photo-electrons above background, divided by the relative dose."""
     against: dict[Partner, Against]
     """Comparisons, where there is a partner."""
+    best_recall: dict[str, float] = Field(default_factory=dict)
+    """IoU -> share of nuclei that any method could find at best in so few photons (`photon_limit`); of the network's rows."""
+
+
+Judged = Literal[
+    "count_percent",
+    "missed_percent",
+    "false_percent",
+    "g2_points",
+    "area_percent",
+    "intensity_percent",
+    "dna_percent",
+    "dna_spread_percent",
+]
+"""What is judged: the names of `Tolerances`."""
+
+
+class Doubt(FrozenModel):
+    """A figure that does not lie within its tolerance, for sure."""
+
+    figure: Judged
+    """Which one."""
+    kind: Literal["beyond", "interval", "unknown", "no interval"]
+    """The value is beyond the tolerance; its interval is; it has no value; or there are too few wells for an interval."""
+    tolerance: float
+    """Largest error allowed."""
+    value: float | None = None
+    """The figure."""
+    interval: tuple[float, float] | None = None
+    """Its interval at the protocol's confidence."""
+    enough_wells: int | None = None
+    """With how many wells the interval would probably lie within, by the spread that was measured."""
 
 
 class Judgement(FrozenModel):
@@ -103,25 +144,92 @@ class Judgement(FrozenModel):
     """Whether the microscope took such images."""
     verdict: Literal["within", "beyond", "undecided"]
     """All intervals within the tolerances; some figure beyond its tolerance; or neither, for lack of nuclei or wells."""
-    reasons: tuple[str, ...]
+    doubts: tuple[Doubt, ...] = ()
     """What is beyond, or undecided."""
 
 
-class Recommendation(FrozenModel):
-    """How low the light may go."""
+Outcome = Literal["level", "none", "too few nuclei", "too few wells", "too few sites", "no nuclei", "not learned"]
+"""`level`: some light is enough; `none`: even the brightest reduced level has an error beyond its tolerance. Otherwise nothing can
+be said of low light: intervals are too wide; fewer than three wells; fewer than half of the held-out sites could be judged;
+there is not a nucleus in them; or the network has not learned."""
 
-    outcome: Literal["level", "none", "not enough nuclei to tell"]
-    """Whether there is a level; `none`: some error of the brightest reduced level is beyond its tolerance."""
-    judgements: tuple[Judgement, ...]
+
+class Purpose(FrozenModel):
+    """How low the light may go for one purpose."""
+
+    outcome: Outcome
+    """What came out."""
+    tolerances: dict[str, float | None]
+    """Largest errors; null is not judged."""
+    judgements: tuple[Judgement, ...] = ()
     """By falling light: levels are tried until one is not within."""
-    tolerances: dict[str, float]
-    """Largest errors, from the protocol."""
+    level: str | None = None
+    """Lowest light that is within."""
+    relative_dose: float | None = None
+    """Its light relative to the reference level."""
+    exposure_ms: float | None = None
+    """Exposure that gives this light on this microscope."""
+    led_percent: float | None = None
+    """LED power that gives it, by the measured curve where there is one."""
+    light_saving_factor: float | None = None
+    """Light on the sample at the reference level over that at this one."""
+    time_saving_factor: float | None = None
+    """Time of an image, exposure and read-out, at the reference level over that at this one."""
+    enough_wells: int | None = None
+    """With how many held-out wells like these the next level would probably be decided; nothing where that is not known."""
+    enough_nuclei: int | None = None
+    """How many nuclei these wells would have at full light."""
+
+
+class Learned(FrozenModel):
+    """Whether the network has learned: its agreement with the reference masks at full light."""
+
+    f1: float | None
+    """F1 at an intersection over union of 0.5; nothing where neither has any nucleus."""
+    least_f1: float
+    """Least F1 that counts as having learned."""
+    wells: Literal["held-out", "validation"]
+    """On which wells."""
+    classical_f1: float | None = None
+    """That of the classical method at the brightest reduced level, on the same sites."""
+    f1_there: float | None = None
+    """That of the network at the same level."""
+    steps: int | None = None
+    """Steps of its training."""
+    minutes: float | None = None
+    """Time of its training."""
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether low light can be judged by this network."""
+        worse = (
+            self.classical_f1 is not None
+            and self.f1_there is not None
+            and self.f1_there < self.classical_f1 - CLEARLY_WORSE_F1
+        )
+        return self.f1 is not None and self.f1 >= self.least_f1 and not worse
+
+
+CLEARLY_WORSE_F1 = 0.1
+"""A network whose F1 is so much below that of the classical method, where that still works, has not learned what it should."""
+
+
+class Recommendation(FrozenModel):
+    """How low the light may go, by purpose."""
+
+    purpose: str
+    """The protocol's purpose: what the headline states."""
+    purposes: dict[str, Purpose]
+    """All purposes."""
     confidence: float
     """Of the intervals that must lie within."""
-    exposure_ms: float | None = None
-    """Exposure that gives the recommended light."""
-    led_percent: float | None = None
-    """LED power that gives it, as far as LED power and light are proportional."""
+    learned: Learned
+    """Whether the network has learned."""
+
+    @property
+    def headline(self) -> Purpose:
+        """What came out for the protocol's purpose."""
+        return self.purposes[self.purpose]
 
 
 class RefusedSite(FrozenModel):
@@ -188,18 +296,18 @@ class Report(FrozenModel):
     """Wells that were validated on."""
     sites: int
     """Number of sites validated."""
+    planned_sites: int
+    """Number of sites of the held-out wells, by the protocol."""
+    left_out: dict[LeftOut, int] = Field(default_factory=dict)
+    """Why sites of held-out wells were not validated on, and how many."""
+    seen: Relation | None = None
+    """Whether the model has learned from this plate, as far as that is known; nothing without a model."""
     levels: tuple[Level, ...]
     """Rows by source and falling light."""
     missing: tuple[str, ...]
     """What the report lacks, and why; nothing if it is whole."""
     recommendation: Recommendation | None = None
     """How low the light may go, and why; nothing without a network."""
-    recommended_level: str | None = None
-    """Lowest light whose errors lie within the tolerances; nothing if there is none."""
-    light_saving_factor: float | None = None
-    """Light on the sample at the reference level over that at the recommended one."""
-    time_saving_factor: float | None = None
-    """Time of an image, exposure and read-out, at the reference level over that at the recommended one."""
     as_in_the_paper: tuple[PaperRow, ...] = ()
     """The network's rows once more from two wells a level, as in the white paper."""
     ground_truth: GroundTruth | None = None
@@ -222,3 +330,14 @@ class Report(FrozenModel):
     """Fingerprint of a simulated specimen; nothing on a real microscope."""
     model_card: dict[str, Any] | None = None
     """What the model says of itself."""
+
+    @property
+    def recommended_level(self) -> str | None:
+        """Lowest light for the protocol's purpose; nothing if there is none."""
+        return self.recommendation.headline.level if self.recommendation else None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing, and the network has learned and had something to be judged by."""
+        outcome = self.recommendation.headline.outcome if self.recommendation else "level"
+        return not self.missing and outcome not in {"not learned", "no nuclei", "too few sites"}

@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from scotopic import __version__
+from scotopic.protocol import Problem, ProblemsError
 from scotopic.report.findings import (
     Findings,
     HeldOutSites,
@@ -17,16 +18,20 @@ from scotopic.report.findings import (
     find_truth,
 )
 from scotopic.report.ground_truth import ground_truth, stability
-from scotopic.report.recommendation import recommend, savings
+from scotopic.report.recommendation import Recommender, has_learned
 from scotopic.report.rows import Comparisons, rows_of
-from scotopic.report.schema import PaperRow, Report
+from scotopic.report.schema import Learned, PaperRow, Purpose, Recommendation, Report
+from scotopic.simulator import make_specimen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from scotopic.learning.model import Model
+    from scotopic.protocol import ImagingProtocol
     from scotopic.protocol.simulator_setup import SimulatorSetup
-    from scotopic.report.schema import Level
+    from scotopic.report.schema import Level, Relation
+    from scotopic.simulator import Specimen
     from scotopic.store import RunFolder
 
 
@@ -35,7 +40,7 @@ def validate(
 ) -> Report:
     """Segment and measure the held-out wells at every light level, and compare.
 
-    Network masks go into the plate and its tables into the run, both under the hash of the model's file.
+    Network masks go into the plate and its tables into the run, both under the hash of the model's content.
 
     Parameters
     ----------
@@ -45,15 +50,25 @@ def validate(
         Model file; without it the report says that there is none.
     setup : SimulatorSetup, optional
         Set-up of a simulated microscope, which knows the truth.
+
+    Raises
+    ------
+    ProblemsError
+        If the model cannot be read, or has learned from all held-out wells.
     """
-    sites, findings = HeldOutSites(run), Findings()
+    specimen = None if setup is None else make_specimen(setup)
+    model, relation, seen_wells = _known_to(run, model_path, specimen)
+    sites, findings = HeldOutSites(run, seen_wells), Findings()
+    if model is not None and seen_wells and set(seen_wells) >= set(sites.protocol.held_out_wells):
+        told = f"has learned from {', '.join(sites.protocol.held_out_wells)} of this plate: what it finds there proves nothing"
+        raise ProblemsError([Problem(f"{told}; hold out other wells, or judge it on another plate", str(model_path))])
     training = run.read_status("train")
     missing = [sites.missing] if sites.missing else []
-    network = specimen = None
-    if model_path is None:
+    network = None
+    if model is None and training.get("learned", True):
         missing.append(f"there is no model: {training.get('message', 'the run was not trained on')}")
-    elif sites.frames:
-        network = Network(sites, model_path)
+    elif model is not None and sites.frames:
+        network = Network(sites, model)
         images = sum(1 for _ in sites.of_channel(network.channel))
         say(f"the network on {images} images of {len(sites.frames)} held-out sites")
         network.find(findings)
@@ -61,18 +76,23 @@ def validate(
         find_by_reference(sites, findings)
         say("the classical method on the same images")
         find_classically(sites, findings)
-    if setup is not None:
-        specimen = find_truth(sites, setup, findings)
+    if setup is not None and specimen is not None:
+        find_truth(sites, setup, specimen, findings)
     levels, judged = _compared(sites, findings, network, say)
+    if model is None and not training.get("learned", True):
+        judged["recommendation"] = _unlearned(sites.protocol, training)
     ledger = run.ledger.read()
     levels_by_channel = {
         channel: {level.name for level in sites.protocol.levels_of(channel)} for channel in sites.protocol.channels
     }
     return Report(
         protocol=sites.protocol.name,
-        model=None if model_path is None else model_path.name.split(".")[0],
+        model=None if model is None else model.hash,
         held_out_wells=sites.wells,
         sites=len(sites.frames),
+        planned_sites=sites.planned,
+        left_out=sites.left_out,
+        seen=None if model is None else relation,
         levels=tuple(levels),
         missing=tuple(missing),
         **judged,
@@ -92,10 +112,47 @@ def validate(
         },
         calibrations=dict(sites.profile.calibration_facts(sites.protocol.channels)),
         versions={"scotopic": __version__, "numpy": version("numpy"), "scikit-image": version("scikit-image")},
-        specimen=specimen,
+        specimen=None if specimen is None else specimen.fingerprint,
         model_card=network.card if network else None,
         training=tuple(training.get("checks", ())),
     )
+
+
+def _known_to(
+    run: RunFolder, model_path: Path | None, specimen: Specimen | None
+) -> tuple[Model | None, Relation, tuple[str, ...]]:
+    """Return the model, whether it has learned from the plate of this run, and the wells that it has seen there."""
+    if model_path is None:
+        return None, "unknown", ()
+    from scotopic.learning.model import Model, PlateIdentity
+
+    model = Model.load(model_path)
+    fingerprint = None if specimen is None else specimen.fingerprint
+    plate = PlateIdentity(run_id=run.run_id, plate_id=run.read_protocol().plate_id, specimen=fingerprint)
+    return model, *model.card.seen_wells(plate)
+
+
+def _unlearned(protocol: ImagingProtocol, training: dict[str, Any]) -> Recommendation:
+    """Return the verdict on a training that has given no model, for its networks had not learned."""
+    f1 = training.get("f1") or {}
+    return _says_nothing(
+        protocol,
+        Learned(
+            f1=next(iter(f1.values()), None),
+            least_f1=protocol.training.least_f1,
+            wells="validation",
+            steps=training.get("step"),
+            minutes=training.get("seconds", 0) / 60 or None,
+        ),
+    )
+
+
+def _says_nothing(protocol: ImagingProtocol, learned: Learned) -> Recommendation:
+    settings = protocol.validation
+    outcomes = {
+        name: Purpose(outcome="not learned", tolerances=each.model_dump()) for name, each in settings.by_purpose.items()
+    }
+    return Recommendation(purpose=settings.purpose, purposes=outcomes, confidence=settings.confidence, learned=learned)
 
 
 def _compared(
@@ -108,16 +165,16 @@ def _compared(
     comparisons = Comparisons(sites, findings)
     rows = rows_of(sites, comparisons)
     own = [row for row in rows if row.source == "network"]
-    if network is None or not own or own[0].name != sites.protocol.reference.name:
+    if network is None or not own:
         return rows, {}
-    recommendation, thinned = recommend(sites, findings, comparisons, own, partial(network.find_thinned, findings))
-    by_network = sorted([*own, *thinned], key=lambda row: -row.relative_dose)
-    level, light, time = savings(recommendation, by_network, sites.protocol, sites.profile)
+    learned = has_learned(comparisons, own, sites.protocol.training.least_f1, network.card)
+    if own[0].name != sites.protocol.reference.name:  # of another channel: its light is not the stain's
+        return rows, {} if learned.is_enough else {"recommendation": _says_nothing(sites.protocol, learned)}
+    recommender = Recommender(sites, findings, comparisons, own, partial(network.find_thinned, findings))
+    recommendation = recommender.recommend(learned)
+    by_network = sorted([*own, *recommender.thinned.values()], key=lambda row: -row.relative_dose)
     return [*by_network, *rows[len(own) :]], {
         "recommendation": recommendation,
-        "recommended_level": level,
-        "light_saving_factor": light,
-        "time_saving_factor": time,
         "as_in_the_paper": _as_in_the_paper(comparisons, [row.name for row in own]),
     }
 

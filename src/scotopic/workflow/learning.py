@@ -68,7 +68,7 @@ def train(
     Returns
     -------
     bool
-        Whether the run has a model now.
+        Whether the run has a model now; not if the network has not learned.
 
     Raises
     ------
@@ -110,8 +110,7 @@ def train(
                 f"{len(pairs.validation)} of {', '.join(pairs.validation_wells)}"
                 + (f"; {len(pairs.refused)} sites refused by the gate" * bool(pairs.refused))
             )
-            _train(run, pairs, settings, say, grow=grow, tensorboard=tensorboard)
-        return True
+            return _train(run, pairs, settings, say, grow=grow, tensorboard=tensorboard)
 
 
 def _train(
@@ -122,16 +121,20 @@ def _train(
     *,
     grow: _Growth | None,
     tensorboard: bool,
-) -> None:
+) -> bool:
+    """Train, and return whether the run has a model now."""
     from scotopic.learning.curves import Curves
     from scotopic.learning.pairs import NothingToLearnError
     from scotopic.learning.promotion import model_of, promote
     from scotopic.learning.training import train as train_network
 
-    specimen = specimen_of(run.path)
-
     def offer(trained: Trained) -> Promotion:
-        outcome = promote(run, model_of(run, settings, trained, specimen), trained)
+        outcome = promote(
+            run,
+            model_of(run, settings, trained, [specimen_of(each.path) for each in trained.pairs.runs]),
+            trained,
+            settings.least_f1,
+        )
         scores = ", ".join(f"{value:.3f} at {level}" for level, value in trained.f1.items())
         say(f"model {outcome.hash}: F1 against the reference masks of the validation wells {scores}")
         if not outcome.promoted:
@@ -151,6 +154,7 @@ def _train(
         model=outcome.hash,
         promoted=outcome.promoted,
         reason=outcome.reason,
+        learned=outcome.learned,
         f1=trained.f1,
         step=trained.progress.step,
         seconds=round(trained.progress.seconds, 1),
@@ -159,6 +163,7 @@ def _train(
         dtype=trained.dtype,
     )
     run.checkpoint_path.unlink(missing_ok=True)
+    return run.latest_model() is not None
 
 
 def _pairs_of_all(runs: Sequence[RunFolder], inputs: Sequence[str], say: Callable[[str], None]) -> Pairs:

@@ -31,14 +31,15 @@ def report(run_path: Path, say: Callable[[str], None], *, figures: Path | None =
         If the run has no report, or one of another version.
     """
     from scotopic.report import write_page
-    from scotopic.report.page import verdict, write_figures
+    from scotopic.report.page import write_figures
+    from scotopic.report.verdict import verdict
 
     run, found = opened_run(run_path), read_report(run_path)
     write_page(run, found)
     if figures is not None:
         for path in write_figures(run, found, figures):
             say(f"wrote {path}")
-    say(verdict(found))
+    say(verdict(found, str(run.path)))
     say(f"report: {run.path / 'report.html'}")
 
 
@@ -68,10 +69,25 @@ def read_report(run_path: Path) -> Report:
         raise ProblemsError([Problem(f"is damaged: {str(error).splitlines()[0]}", str(path))]) from error
 
 
-COLUMNS = ("run", "model", "light", "nuclei", "count, %", "G2, points", "area, %", "intensity, %", "F1", "judged")
+COLUMNS = (
+    "run",
+    "model",
+    "light",
+    "nuclei",
+    "count, %",
+    "missed, %",
+    "false, %",
+    "G2, points",
+    "area, %",
+    "intensity, %",
+    "F1",
+    "judged",
+)
 """Of `compare`; deviations are against the network of the same run at full light."""
 _DEVIATIONS = (
     "count_deviation_percent",
+    "miss_percent",
+    "false_percent",
     "g2_deviation_points",
     "median_area_deviation_percent",
     "mean_intensity_deviation_percent",
@@ -91,7 +107,8 @@ def compare(run_paths: Sequence[Path]) -> list[tuple[str, ...]]:
     lines = []
     for path in run_paths:
         found = read_report(path)
-        verdicts = {j.name: j.verdict for j in found.recommendation.judgements} if found.recommendation else {}
+        judgements = found.recommendation.headline.judgements if found.recommendation else ()
+        verdicts = {judgement.name: judgement.verdict for judgement in judgements}
         rows = network_rows(found)
         if not rows:
             lines.append((str(path), found.model or "none", *["–"] * (len(COLUMNS) - 2)))

@@ -51,14 +51,16 @@ def _validate(run: RunFolder, say: Callable[[str], None], model: Path | None) ->
 
         setup = SimulatorSetup.of(profile, protocol)
     report = validate_run(run, path, setup, say)
-    run.write_status("report", state="completed", model=report.model, missing=report.missing)
+    run.write_status("report", state="completed", model=report.model, missing=report.missing, is_whole=report.is_whole)
     replace_text(run.path / "report.json", json.dumps(report.model_dump(mode="json", by_alias=True), indent=1))
     write_page(run, report)
+    from scotopic.report.verdict import judged_sites, verdict
+
+    say(verdict(report, str(run.path)))
+    if left_out := judged_sites(report):
+        say(left_out)
     for text in report.missing:
         say(f"missing in the report: {text}")
-    from scotopic.report.page import verdict
-
-    say(verdict(report))
     say(f"report: {run.path / 'report.html'}")
     return report
 

@@ -91,18 +91,20 @@ def _run(
         if not result.end_reason.startswith("completed"):
             return acquired
         trained = beside[0].wait() if beside else _done("train", out, say)
-        if beside and trained not in {0, _INTERRUPTED} and not _nothing_to_learn(out):
+        if beside and trained not in {0, _INTERRUPTED} and not _has_an_outcome(out):
             say(f"the training beside the acquisition has ended with exit code {trained}: it goes on now")
             trained = _done("train", out, say)
-    if trained != 0 and not _nothing_to_learn(out):  # that nothing can be learned the report says too
+    if trained != 0 and not _has_an_outcome(out):
         say("the training did not end; the same command goes on with it")
         return trained if trained == _INTERRUPTED else 1
     judged = _done("validate", out, say)
     return judged if judged == _INTERRUPTED else int(any((acquired, trained, judged)))
 
 
-def _nothing_to_learn(out: Path) -> bool:
-    return bool(RunFolder(out).read_status("train").get("state") == NOTHING_TO_LEARN)
+def _has_an_outcome(out: Path) -> bool:
+    """Return whether the training has ended without a model for a reason that the report states."""
+    status = RunFolder(out).read_status("train")
+    return status.get("state") == NOTHING_TO_LEARN or not status.get("learned", True)
 
 
 def _refuse_beside_a_training(run: RunFolder, say: Callable[[str], None]) -> None:
