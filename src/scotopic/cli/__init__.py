@@ -127,6 +127,22 @@ def protocol_schema() -> None:
     typer.echo(json.dumps(ImagingProtocol.model_json_schema(), indent=2))
 
 
+@_protocol_app.command("from")
+def protocol_from(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with a report.")],
+    out: Annotated[Path, typer.Option(help="Protocol to write.")],
+    purpose: Annotated[
+        str | None, typer.Option(help="Purpose whose light is taken. [default: that of the run's protocol]")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Model file, if it is no longer in the run.")] = None,
+) -> None:
+    """Write a protocol for the next plate, at the light that a run's report recommends."""
+    from scotopic import workflow
+
+    with told_in_one_line():
+        workflow.protocol_from(run_folder, typer.echo, out=out, purpose=purpose, model=model)
+
+
 @_profile_app.command("schema")
 def profile_schema() -> None:
     """Print the JSON schema of microscope profiles, for editors."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from scotopic.photons import FrozenModel
+from scotopic.protocol.names import beside_the_file
 
 
 class Rules(FrozenModel):
@@ -48,6 +49,8 @@ class Sentinels(FrozenModel):
 class LiveSettings(FrozenModel):
     """Segmentation of dark images as they are taken (`--model`), and what is decided by it."""
 
+    model: Annotated[str, AfterValidator(beside_the_file)] | None = None
+    """Model file, relative to this file, for `acquire` without `--model`; without both the run's own latest model is used."""
     levels: tuple[str, ...] = ()
     """Light levels whose images are segmented; all but the reference without it."""
     queue: int = Field(default=8, ge=1, le=64)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from pydantic import ValidationInfo
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -19,3 +22,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def rounded(value: float) -> str:
     """Return a number with three significant digits, written out: 3000, 0.125."""
     return np.format_float_positional(value, precision=3, unique=False, fractional=False, trim="-")
+
+
+def beside_the_file(path: str, info: ValidationInfo) -> str:
+    """Take a path that a YAML file names relative to that file's folder; for `AfterValidator`."""
+    return str(Path(info.context["folder"]) / path) if info.context else path

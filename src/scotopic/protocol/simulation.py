@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Discriminator, Field, model_validator
 
 from scotopic.photons import FrozenModel
+from scotopic.protocol.names import beside_the_file
 from scotopic.protocol.plate import Plate
 
 FaultKind = Literal[
@@ -99,17 +99,12 @@ class SyntheticSpecimenSettings(FrozenModel):
         return self
 
 
-def _beside_the_file(folder: str, info: ValidationInfo) -> str:
-    """Take a folder that a profile names relative to the profile's own."""
-    return str(Path(info.context["folder"]) / folder) if info.context else folder
-
-
 class ImageSpecimenSettings(FrozenModel):
     """A folder of real bright images, shared out over the wells of the plate, as the scene."""
 
     kind: Literal["images"]
     """A folder of images."""
-    folder: Annotated[str, AfterValidator(_beside_the_file)]
+    folder: Annotated[str, AfterValidator(beside_the_file)]
     """Folder of TIFF or PNG images (or with them in `images/`, and label images of the same names in `masks/`)."""
     offset_counts: float | None = Field(default=None, ge=0)
     """Counts of the source images without light; without it, their 1st percentile of all images together."""

@@ -18,6 +18,7 @@ from scotopic.workflow.look import snap
 from scotopic.workflow.models import export_model, export_package, model_facts
 from scotopic.workflow.new_profile import new_profile
 from scotopic.workflow.reporting import compare, report
+from scotopic.workflow.screening import protocol_from
 from scotopic.workflow.segmentation import follow_run, segment, segment_run
 from scotopic.workflow.stages import stage_lines
 from scotopic.workflow.validating import validate
@@ -46,6 +47,7 @@ __all__ = [
     "model_facts",
     "new_profile",
     "progress_line",
+    "protocol_from",
     "read_job",
     "report",
     "retake",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scotopic.protocol import (
@@ -21,7 +22,6 @@ from scotopic.workflow.stages import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from scotopic.microscope import AcquireResult, Progress
     from scotopic.microscope.director import Director
@@ -86,6 +86,8 @@ def _acquire(
     for what, which in report.facts:
         if what == "specimen":
             say(f"specimen: {which}")
+    if model is None and protocol.live is not None and protocol.live.model is not None:
+        model = Path(protocol.live.model)
     if model is not None:
         fits_live(model, protocol, profile)
     if view and find_spec("ndv") is None:
