@@ -1,6 +1,6 @@
 """Writes docs/results.md: the whole job on simulated plates and on folders of real nuclei, each as a user would run it.
 
-usage: results.py --work DIR [--seeds 1 2 3 4 5] [--real-clock 1 5] [--real FOLDER ...]
+usage: results.py --work DIR [--seeds 1 2 3 4 5] [--real-clock 1 5] [--real FOLDER ...] [--verdicts FILE.jsonl]
 
 For each seed the whole plate of `protocols/low_light_96.yaml`, on a specimen of that seed, through `scotopic run`; for each folder
 `real_nuclei.py`. What is in DIR already is not done again, so that this may take several evenings (some 26 minutes a seed on two
@@ -17,13 +17,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 from machine import machine
 from scipy import stats
+from verdicts import table as table_of_verdicts
 from whole_job import ROOT, timed
+
+from scotopic.report.schema import Doubt
+from scotopic.report.verdict import doubt_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
 PROTOCOL = ROOT / "protocols" / "low_light_96.yaml"
 OUT = ROOT / "docs" / "results.md"
 FIGURES = {
-    "light_against_error": "Deviation from the network's own figures at full light, with the tolerances of the protocol",
+    "light_against_error": "The network against itself at full light, with the tolerances; grey: the photon limit",
     "dna": "DNA histograms with the fitted peaks",
 }
 LIMITS = {"2%": (0.2, 0.2, 1.5), "0.2%": (0.2, 0.2, 1.5), "0.05%": (1.0, 0.3, 3.0)}
@@ -44,6 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3, 4, 5])
     parser.add_argument("--real-clock", type=int, nargs="*", default=[1, 5])
     parser.add_argument("--real", type=Path, nargs="*", default=[])
+    parser.add_argument("--verdicts", type=Path, help="what `verdicts.py --out` has written")
     asked = parser.parse_args()
     asked.work.mkdir(exist_ok=True)
     plates = {seed: plate(asked.work / f"seed_{seed}", seed, seed in asked.real_clock) for seed in asked.seeds}
@@ -53,6 +59,8 @@ def main() -> None:
         parts += [*of_plates(plates), *figures(asked.work / f"seed_{asked.seeds[0]}")]
     for name, report in sets.items():
         parts += [*of_set(name, report), *figures(asked.work / name)]
+    if asked.verdicts is not None:
+        parts += of_verdicts(asked.verdicts)
     OUT.write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {OUT}")
 
@@ -128,7 +136,7 @@ def of_plates(plates: dict[int, dict[str, Any]]) -> list[str]:
     ]
     for seed, report in plates.items():
         lines += ["", f"### Seed {seed} (specimen `{report['specimen']}`, model `{report['model']}`)", ""]
-        lines += [verdict(report), "", *level_table(report)]
+        lines += [*verdict(report), "", *level_table(report)]
     if len(plates) > 1:
         lines += ["", "### All seeds", "", *summary(plates.values())]
     return [*lines, "", *white_paper(first)]
@@ -150,14 +158,25 @@ def time_table(plates: dict[int, dict[str, Any]]) -> Iterator[str]:
     )
 
 
-def verdict(report: dict[str, Any]) -> str:
-    level = report["recommended_level"]
-    if level is None:
-        return f"Recommended light level: none ({report['recommendation']['outcome'].replace('_', ' ')})."
-    return (
-        f"Recommended light level: {level}, {report['light_saving_factor']:.0f} times less light and "
-        f"{report['time_saving_factor']:.1f} times faster than full light."
-    )
+def verdict(report: dict[str, Any]) -> Iterator[str]:
+    """Yield the lowest light for each purpose."""
+    recommendation = report["recommendation"]
+    for name, purpose in recommendation["purposes"].items():
+        mark = " (headline)" if name == recommendation["purpose"] else ""
+        if purpose["level"] is None:
+            yield f"- {name}{mark}: {purpose['outcome']}{why_not(purpose)}"
+        else:
+            setting = f"{purpose['exposure_ms']:g} ms at {purpose['led_percent']:g} % LED"
+            yield f"- {name}{mark}: **{purpose['level']}**, {purpose['light_saving_factor']:.0f} times less light ({setting}){why_not(purpose)}"
+
+
+def why_not(purpose: dict[str, Any]) -> str:
+    """Return what stops the light from going lower."""
+    stopped = next((each for each in purpose["judgements"] if each["verdict"] != "within"), None)
+    if stopped is None:
+        return ""
+    doubts = "; ".join(doubt_words(Doubt.model_validate(each)) for each in stopped["doubts"])
+    return f". At {stopped['name']}: {doubts}"
 
 
 def level_table(report: dict[str, Any]) -> Iterator[str]:
@@ -171,6 +190,10 @@ def level_table(report: dict[str, Any]) -> Iterator[str]:
             "count against 100 %",
             "G2",
             "G2 against 100 %",
+            "missed against 100 %",
+            "false against 100 %",
+            "DNA spread",
+            "photon limit, missed",
             "missed",
             "false",
             "F1 at IoU 0.5",
@@ -184,6 +207,10 @@ def level_table(report: dict[str, Any]) -> Iterator[str]:
                 figure(own(entry), "count_deviation_percent", "+.2f", " %"),
                 "" if entry["g2_percent"] is None else f"{entry['g2_percent']:.1f} %",
                 figure(own(entry), "g2_deviation_points", "+.2f", ""),
+                figure(own(entry), "miss_percent", ".2f", " %"),
+                figure(own(entry), "false_percent", ".2f", " %"),
+                figure(own(entry), "dna_spread_percent", ".1f", " %"),
+                f"{100 * (1 - entry['best_recall']['0.5']):.1f} %" if entry["best_recall"] else "",
                 figure(partner(entry), "miss_percent", ".2f", " %"),
                 figure(partner(entry), "false_percent", ".2f", " %"),
                 figure(partner(entry), "f1_at_0.5", ".3f", ""),
@@ -249,9 +276,24 @@ def of_set(name: str, report: dict[str, Any]) -> list[str]:
         f"Images of a real microscope under the simulated one, one a well, {len(report['held_out_wells'])} held out; {minutes:.0f} minutes of "
         f"training. Missed, false and F1 are against {against}. 8000 photo-electrons at full light, 6 e- of read noise.",
         "",
-        verdict(report),
+        *verdict(report),
         "",
         *level_table(report),
+    ]
+
+
+def of_verdicts(path: Path) -> list[str]:
+    results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        "",
+        "## Verdicts",
+        "",
+        f"`python benchmarks/verdicts.py`: {len(results)} simulated held-out plates with planted trouble, two sites a well, "
+        f"{median(each['nuclei'] for each in results):.0f} nuclei a plate (median). What counts as a wrong yes and as a needless no stands in the script.",
+        "",
+        "```",
+        *table_of_verdicts(results),
+        "```",
     ]
 
 

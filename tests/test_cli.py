@@ -136,6 +136,11 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
     assert "http" not in page, "nothing leaves the page"
     model = RunFolder(out).latest_model()
     assert nuclei_in_empty_fields(model) == [0] * 16
+    assert report["recommendation"]["purposes"]["each_nucleus"]["outcome"] in {"too few wells", "none"}, "two wells"
+    assert report["recommendation"]["learned"]["f1"] > 0.5
+    screen = scotopic("protocol", "from", out, "--out", tmp_path / "screen.yaml")
+    assert screen.returncode == 2
+    assert "recommends no light for each_nucleus" in screen.stderr
     dark = scotopic("segment", out, "--model", model, "--light", "0.2%", "--out", tmp_path / "dark")
     assert dark.returncode == 0, dark.stderr
     assert len(list((tmp_path / "dark" / "labels").iterdir())) == 12
@@ -182,7 +187,7 @@ def test_a_run_goes_as_far_as_todays_parts_reach(tmp_path):
 @pytest.mark.e2e
 def test_the_network_learns_beside_the_acquisition_and_live_segmentation_takes_what_it_offers(tmp_path):
     out, protocol = tmp_path / "RUN", tmp_path / "beside.yaml"
-    text = QUICKSTART.read_text(encoding="utf-8").replace("minutes: 2}", "minutes: 0.3, threads: 1}")
+    text = QUICKSTART.read_text(encoding="utf-8").replace("minutes: 2}", "minutes: 0.3, threads: 1, least_f1: 0}")
     text = text.replace("B2:C4", "B2:B5").replace("held_out: 2", "held_out: B5")  # B3, the second, is checked on
     text = text.replace("exposure_ms: 200, led_percent: 100", "exposure_ms: 5000, led_percent: 4")
     protocol.write_text(text + "live: {}\n", encoding="utf-8")  # a minute, so that there is something to be beside

@@ -22,7 +22,7 @@ def test_the_site_is_built_with_every_key_and_every_name(tmp_path):
         (tmp_path / "reference" / name / "index.html").read_text(encoding="utf-8")
         for name in ("protocol", "profile", "python")
     )
-    for key in ("held_out", "light_levels", "led_percent", "overlap_percent", "tolerances", "edge"):
+    for key in ("held_out", "light_levels", "led_percent", "overlap_percent", "purposes", "edge"):
         assert f"<code>{key}</code>" in protocol
     for key in ("switch_off", "gain_e_per_count", "xy_tolerance_um", "clock"):
         assert f"<code>{key}</code>" in profile

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import DATA, small
 from scotopic.learning.device import use_threads
-from scotopic.learning.model import Model
+from scotopic.learning.model import Model, model_hash
 from scotopic.learning.prediction import Predictor
 from scotopic.live import LiveHook
 from scotopic.microscope import acquire, prepare_run
@@ -47,7 +47,7 @@ def by_state(run):
 @pytest.mark.e2e
 def test_dark_frames_are_segmented_as_they_are_taken_and_as_they_would_be_afterwards(tmp_path):
     live = {"levels": ["0.05%", "0.2%"], "queue": 16, "sentinels": {"every": 2}}
-    job = small("simulated", light_levels=levels(reference="at_sentinels"), live=live)
+    job = small("simulated", held_out=0, light_levels=levels(reference="at_sentinels"), live=live)
     run, result, hook = run_live(job, tmp_path / "run")
     assert result.end_reason == "completed"
     assert verify(run) == []
@@ -77,7 +77,7 @@ def test_dark_frames_are_segmented_as_they_are_taken_and_as_they_would_be_afterw
 
 @pytest.mark.e2e
 def test_an_empty_well_gets_no_bright_light_and_the_light_saved_is_counted(tmp_path):
-    job = small("simulated", light_levels=levels(), live={"rules": {"least_nuclei": 3, "wait_s": 20}})
+    job = small("simulated", held_out=0, light_levels=levels(), live={"rules": {"least_nuclei": 3, "wait_s": 20}})
     data = job.profile.model_dump(mode="json")
     data["simulator"]["specimen"] |= {"empty_well_fraction": 0.5, "seed": 4}
     job.profile = MicroscopeProfile.model_validate(data)
@@ -143,7 +143,7 @@ def test_a_model_that_is_promoted_meanwhile_is_taken_up(tmp_path):
     def promote(record):
         if not (out / "models" / "latest.json").exists():
             (out / "models").mkdir(exist_ok=True)
-            name = f"{'0' * 12}.safetensors"
+            name = f"{model_hash(MODEL)}.safetensors"
             (out / "models" / name).write_bytes(MODEL.read_bytes())
             (out / "models" / "latest.json").write_text(f'{{"model": "{name}"}}')
             time.sleep(2.5)
@@ -151,7 +151,7 @@ def test_a_model_that_is_promoted_meanwhile_is_taken_up(tmp_path):
     run, _, _ = run_live(job, out, model=None, on_record=promote)
     models = [record.model for record in run.live.read()]
     assert models[0] == ""
-    assert models[-1] == "0" * 12
+    assert models[-1] == model_hash(MODEL)
     assert [r.state for r in run.live.read() if not r.model] == ["no model"] * models.count("")
 
 

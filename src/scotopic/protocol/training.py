@@ -23,7 +23,7 @@ class TrainingSettings(FrozenModel):
     """Seed of the first weights and of all crops."""
     least_f1: float = Field(default=0.85, ge=0, lt=1)
     """Least agreement (F1 at an intersection over union of 0.5) with the reference masks at full light from which on a network
-    counts as having learned: below it, it is neither used nor is low light judged by it."""
+    counts as having learned: below it, it is neither used nor is low light judged by it. 0: any network is."""
     threads: int | None = Field(default=None, gt=0, le=256)
     """Threads to compute with; as many as the machine has cores without it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

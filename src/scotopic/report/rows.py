@@ -65,10 +65,11 @@ class Population:
     """Channel of its images."""
     is_stained: bool = True
     """Whether they show the stain of the DNA; else their intensities say nothing of nuclei."""
-    _split: dict[tuple[str, ...], tuple[float | None, str]] = field(default_factory=dict)
-    """Share of G2 in these wells, or why there is none."""
     fit: CellCycle | None = None
-    """Fit of all wells, if there is one."""
+    """Fit of the cell cycle to the nuclei of all wells, if there is one."""
+    why: str = ""
+    """Why there is none."""
+    _shares: dict[tuple[str, ...], float | None] = field(default_factory=dict)
 
     @property
     def whole(self) -> pd.DataFrame:
@@ -76,9 +77,9 @@ class Population:
         return self.nuclei if self.is_truth else self.nuclei[~self.nuclei["touches_border"].astype(bool)]
 
     def summary(self, wells: Sequence[str]) -> Summary:
-        """Return the figures of some wells, whose share of G2 has been worked out."""
+        """Return the figures of some wells."""
         here = self.whole[self.whole["well"].isin(wells)] if len(self.whole) else self.whole
-        share, why = self._split[tuple(wells)]
+        share = self.g2_share(tuple(wells))
         intensity = None
         if not self.is_truth and self.is_stained and len(here):
             intensity = float((here["mean_intensity_e"] / here["relative_dose"]).mean())
@@ -87,15 +88,25 @@ class Population:
             if self.is_truth
             else int(self.nuclei["well"].isin(wells).sum()),
             None if share is None else 100 * share,
-            why,
+            self.why,
             float(here["area_um2"].median()) if len(here) else None,
             intensity,
         )
 
-    def dna(self, wells: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return integrated intensities of some wells, and the noise of each, photo-electrons."""
-        nuclei = self.whole[self.whole["well"].isin(wells)]
-        return nuclei["integrated_intensity_e"].to_numpy(), nuclei["integrated_noise_e"].to_numpy()
+    def g2_share(self, wells: tuple[str, ...]) -> float | None:
+        """Return the share of nuclei of some wells above a DNA content of 1.5; of the truth, of those that an image could sort.
+
+        Wells share the stain, and so the peaks of the fit to all of them: only the shares are a well's own.
+        """
+        if wells not in self._shares:
+            nuclei = self.whole[self.whole["well"].isin(wells)] if len(self.whole) else self.whole
+            if self.is_truth:
+                self._shares[wells] = _true_share(nuclei)
+            elif self.fit is None:
+                self._shares[wells] = None
+            else:
+                self._shares[wells] = self.fit.g2_of_two_in(*_dna(nuclei))
+        return self._shares[wells]
 
 
 class Comparisons:
@@ -136,21 +147,13 @@ class Comparisons:
             if channel == stain:
                 measured = self._sites.profile.light_source(stain).illumination
                 nuclei = _evenly_lit(nuclei, light, self._camera, measured)
-            self._sources[row] = Population(findings.labels[row], nuclei, channel=channel, is_stained=channel == stain)
-        two = [wells for wells in dict.fromkeys(self.paper_wells().values()) if wells not in self.subsets]
-        jobs = [(row, wells) for row in rows for wells in self.subsets + (two if row[0] == "network" else [])]
-        stained = [(row, wells) for row, wells in jobs if self._sources[row].is_stained]
-        fits = Parallel(n_jobs=-1)(delayed(_fitted)(*self._sources[row].dna(wells)) for row, wells in stained)
-        by_job = dict(zip(stained, fits, strict=True))
-        for row, wells in jobs:
-            population = self._sources[row]
-            fit, why = by_job.get((row, wells), (None, f"{population.channel} does not show DNA"))
-            population._split[wells] = (None if fit is None else fit.g2_of_two, why)  # noqa: SLF001 - its maker
-            if wells == self.wells:
-                population.fit = fit
-        if self._truth is not None:
-            for wells in self.subsets:
-                self._truth._split[wells] = _true_share(self._truth, wells)  # noqa: SLF001
+            is_stained = channel == stain
+            why = "" if is_stained else f"{channel} does not show DNA"
+            self._sources[row] = Population(findings.labels[row], nuclei, False, channel, is_stained, why=why)
+        stained = [self._sources[row] for row in rows if self._sources[row].is_stained]
+        fits = Parallel(n_jobs=-1)(delayed(_fitted)(*_dna(population.whole)) for population in stained)
+        for population, (fit, why) in zip(stained, fits, strict=True):
+            population.fit, population.why = fit, why
 
     def paper_wells(self) -> dict[str, tuple[str, ...]]:
         """Return the two wells of each light level, in turn, as the white paper took them; nothing with fewer than two."""
@@ -164,7 +167,7 @@ class Comparisons:
         }
 
     def summary(self, row: Row, wells: Sequence[str] | None = None) -> Summary:
-        """Return the figures of a row, of all wells or of some whose split was worked out."""
+        """Return the figures of a row, of all wells or of some."""
         return self._sources[row].summary(self.wells if wells is None else wells)
 
     def level(self, row: Row, *, relative_dose: float, sample_dose: float, measured: bool = True) -> Level:
@@ -373,13 +376,17 @@ def _truth(findings: Findings) -> Population:
     return Population(findings.truth, pd.concat(findings.true_nuclei, ignore_index=True), is_truth=True)
 
 
-def _true_share(truth: Population, wells: Sequence[str]) -> tuple[float | None, str]:
-    nuclei = truth.nuclei
+def _dna(nuclei: pd.DataFrame) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return integrated intensities, and the noise of each, photo-electrons."""
+    return nuclei["integrated_intensity_e"].to_numpy(), nuclei["integrated_noise_e"].to_numpy()
+
+
+def _true_share(nuclei: pd.DataFrame) -> float | None:
     if not {"dna_content", "phase"} <= set(nuclei):
-        return None, ""
+        return None
     # Dim nuclei (dead, out of focus) have no phase that an image could show.
-    dna = nuclei["dna_content"][(nuclei["phase"] != "dim") & nuclei["well"].isin(wells)]
-    return (float((dna > SPLIT_DNA_CONTENT).mean()) if len(dna) else None), ""
+    dna = nuclei["dna_content"][nuclei["phase"] != "dim"]
+    return float((dna > SPLIT_DNA_CONTENT).mean()) if len(dna) else None
 
 
 def _measures(population: Population) -> pd.DataFrame:

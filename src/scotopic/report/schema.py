@@ -201,9 +201,10 @@ class Learned(FrozenModel):
 
     @property
     def is_enough(self) -> bool:
-        """Whether low light can be judged by this network."""
+        """Whether low light can be judged by this network: any can where the protocol asks for no F1."""
         worse = (
-            self.classical_f1 is not None
+            self.least_f1 > 0
+            and self.classical_f1 is not None
             and self.f1_there is not None
             and self.f1_there < self.classical_f1 - CLEARLY_WORSE_F1
         )
