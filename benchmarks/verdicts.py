@@ -291,7 +291,7 @@ def is_good(result: dict[str, Any], purpose: str, level: str) -> bool:
         if tolerance is None:
             continue
         is_counted = figure in {"missed_percent", "false_percent"}
-        values = [result["figures"][level][figure]] + [excess(result, level, figure)] * is_counted
+        values = [result["figures"][level][figure], *([excess(result, level, figure)] if is_counted else [])]
         if any(value is None or abs(value) > tolerance / 2 for value in values):
             return False
     return True
