@@ -37,7 +37,7 @@ def test_a_run_has_a_readable_log_of_what_was_said_and_what_went_wrong(job, tmp_
     assert first.exit_code == 1, first.output
     lines = (tmp_path / "run" / "run.log").read_text(encoding="utf-8").splitlines()
     assert all(LINE.match(line) for line in lines), lines
-    assert "no model will come of it" in lines[0], "what came before the folder is there too"
+    assert "Only one training well" in lines[0], "what came before the folder is there too"
     assert any("WARNING" in line and "skipped: camera error" in line for line in lines)
     assert lines[-1].endswith("verified: 15 frames written, 1 skipped")
     CliRunner().invoke(app, words)

@@ -41,6 +41,27 @@ def test_held_out_wells_are_never_among_the_pairs(run):
     assert not set(pairs.training_wells) & set(pairs.validation_wells)
 
 
+def test_a_network_that_has_not_learned_is_not_promoted(run):
+    """A model with an F1 of 0.000 was, and was used live."""
+    job_path = run.path / "job.json"
+    job = json.loads(job_path.read_text(encoding="utf-8"))
+    job["protocol"]["training"]["least_f1"] = 0.85
+    job_path.write_text(json.dumps(job), encoding="utf-8")
+    said = []
+    assert train(run.path, said.append, steps=2) is False
+    assert run.latest_model() is None, "nothing that live segmentation could take"
+    status = run.read_status("train")
+    assert (status["state"], status["learned"], status["promoted"]) == ("completed", False, False)
+    assert "it has not learned yet: its F1 is 0." in said[-1]
+    (left,) = [path.stem for path in run.models_path.glob("*.safetensors")]
+    assert left == status["model"], "the file is kept, to be looked at"
+    card = Model.load(run.models_path / f"{left}.safetensors").card
+    (learned,) = card.learned
+    assert learned.run_id == run.run_id != ""
+    assert set(learned.wells) == {"B2", "B4", "B5"}
+    assert "B2_0" in learned.sites
+
+
 def test_frames_with_the_wrong_light_are_not_learned_from(run):
     checks = run.light_checks.read()
     wrong = [c.model_copy(update={"verdict": "wrong"}) for c in checks if c.well == "B2" and c.level == "2%"]

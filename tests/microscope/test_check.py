@@ -113,7 +113,14 @@ def test_too_few_wells_to_learn_from_are_warned_of():
     for wells, count in (("B2:B3", 1), ("B2:B4", 0)):
         job = changed("simulated", protocol={"wells": wells, "held_out": 1})
         report = check_files(job.protocol, job.protocol_path, job.profile, job.profile_path, ROOT)
-        assert sum("no model will come of it" in str(w) for w in report.warnings) == count
+        assert sum("Only one training well" in str(w) for w in report.warnings) == count
+
+
+def test_too_few_held_out_wells_for_a_verdict_are_warned_of():
+    for held_out, count in ((0, 0), (1, 1), (2, 1), (3, 0)):
+        job = changed("simulated", protocol={"wells": "B2:B8", "held_out": held_out})
+        report = check_files(job.protocol, job.protocol_path, job.profile, job.profile_path, ROOT)
+        assert sum("the report can recommend no light" in str(w) for w in report.warnings) == count
 
 
 def test_a_cfg_that_is_missing_or_broken_is_told(tmp_path):

@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from conftest import acquired, small
+from conftest import DATA, acquired, small
+from scotopic.protocol import MicroscopeProfile, ProblemsError
 from scotopic.report import Report, write_page
 from scotopic.report.findings import Findings, HeldOutSites, find_by_reference
 from scotopic.report.page import _chosen
@@ -17,6 +18,7 @@ from scotopic.report.verdict import verdict
 from scotopic.store import RunFolder
 from scotopic.workflow import segment_run, validate
 
+MODEL = DATA / "model.safetensors"
 LEVELS = ["100%", "2%", "0.2%", "0.05%"]
 
 
@@ -137,6 +139,70 @@ def test_a_level_of_the_wrong_light_is_left_out_and_the_others_are_judged(run):
     assert report.missing[0] == "0.05% is left out: its light is wrong at most held-out sites"
     assert report.sites == 2
     assert {row.name for row in report.levels} == {"100%", "2%", "0.2%"}
+
+
+def test_a_model_is_not_judged_on_wells_that_it_has_learned_from(run):
+    """The tests' model has learned from B2 of this very specimen, and never saw B3."""
+    change_job(run, held_out="B2")
+    with pytest.raises(ProblemsError, match="has learned from B2 of this plate: what it finds there proves nothing"):
+        validate(run.path, lambda _: None, model=MODEL)
+    change_job(run, held_out="B2, B3")
+    said = []
+    report = validate(run.path, said.append, model=MODEL)
+    assert report.held_out_wells == ("B3",)
+    assert report.left_out == {"learned from": 2}
+    assert report.seen == "same_plate"
+    assert (
+        "Judged on 2 of 4 sites of the held-out wells; left out: 2 in wells that the network has learned from." in said
+    )
+    assert "On 1 well that it never trained on" in verdict(report)
+    assert report.recommendation.headline.outcome == "too few wells"
+    other_plate, unknown = (report.model_copy(update={"seen": seen}) for seen in ("other_plate", "unknown"))
+    assert "of another plate than it learned from" in verdict(other_plate)
+    assert "it is not known whether it has learned from this plate" in verdict(unknown)
+
+
+def test_a_network_that_has_not_learned_is_the_reports_first_sentence(run):
+    change_job(run, training={"least_f1": 0.85})
+    run.write_status("train", state="completed", learned=False, f1={"100%": 0.2}, step=127, seconds=120.0)
+    report = validate(run.path, lambda _: None)
+    assert report.recommendation.headline.outcome == "not learned"
+    assert report.recommendation.learned.wells == "validation"
+    assert not report.is_whole
+    assert verdict(report, "RUN").startswith("The network has not learned yet after 127 steps: at full light its F1")
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "The network has not learned yet" in page
+
+
+@pytest.mark.e2e
+def test_nothing_in_the_held_out_wells_is_no_success(tmp_path):
+    job = small("simulated")
+    data = job.profile.model_dump(mode="json")
+    data["simulator"]["specimen"] |= {"empty_well_fraction": 1.0}
+    job.profile = MicroscopeProfile.model_validate(data)
+    run, _ = acquired(job, tmp_path / "run")
+    segment_run(run.path, lambda _: None, workers=1)
+    report = validate(run.path, lambda _: None, model=MODEL)
+    assert report.recommendation.headline.outcome == "no nuclei"
+    assert not report.is_whole
+    full = next(row for row in report.levels if row.source == "network")
+    assert full.against["reference"].f1_at_0_5.value is None
+    assert full.against["reference"].miss_percent.value is None
+    assert verdict(report).startswith("There are no nuclei in the held-out wells")
+
+
+def test_sites_without_a_full_light_image_are_counted(run):
+    path = run.path / "frames.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        if (line["well"], line["site"], line["level"]) == ("B3", 1, "100%"):
+            line |= {"state": "left_out", "reason": "a rule"}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    sites = HeldOutSites(run)
+    assert (sites.planned, len(sites.frames), sites.left_out) == (2, 1, {"no full-light image": 1})
+    lines = [line for line in lines if (line["well"], line["site"]) != ("B3", 0)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert HeldOutSites(run).left_out == {"not acquired": 1, "no full-light image": 1}
 
 
 def test_half_a_plate_is_reported_as_what_it_is(run):

@@ -151,7 +151,7 @@ def _not_learned(report: Report) -> str:
         return "The network has not learned yet."
     steps = f" after {learned.steps:,} steps" if learned.steps else ""
     where = f"the reference masks of the {learned.wells} wells"
-    if learned.f1 < learned.least_f1:
+    if learned.classical_f1 is None or learned.f1 < learned.least_f1:
         why = f"at full light its F1 against {where} is {learned.f1:.2f} (at least {learned.least_f1:g} is needed)"
     else:
         why = f"its F1 against {where} is {learned.f1_there or 0:.2f} where the classical method has {learned.classical_f1 or 0:.2f}"
