@@ -36,6 +36,8 @@ _ERRORS = (
     ("dna_percent", "intensity_bias_percent", "DNA of the same nuclei, %"),
 )
 """Tolerance, figure, and what the axis says."""
+_POSITIVE = {"missed_percent", "false_percent", "dna_spread_percent"}
+"""Figures that have no sign."""
 _LIMIT_GREY = "#777777"
 
 
@@ -88,7 +90,8 @@ def error_plot(report: Report) -> Plot | None:
         for axes, (tolerance, figure, label) in zip(canvas.subplots(2, 4).flat, _ERRORS, strict=True):
             most = next((p.tolerances[tolerance] for p in purposes.values() if p.tolerances.get(tolerance)), None)
             if most is not None:
-                axes.axhspan(-most, most, color="#009e73", alpha=0.15, linewidth=0)
+                least = 0 if tolerance in _POSITIVE else -most
+                axes.axhspan(least, most, color="#009e73", alpha=0.15, linewidth=0)
             axes.axhline(0, color="#888", linewidth=0.8)
             for measured, marker in ((True, "o"), (False, "D")):
                 some = [row for row in rows if row.measured == measured]
@@ -112,8 +115,8 @@ def _photon_limit(axes: Axes, rows: list[Level]) -> None:
     )
     if known:
         doses, missed = zip(*known, strict=True)
-        axes.plot(doses, missed, color=_LIMIT_GREY, linewidth=1.5, label="photon limit")
-        axes.legend(fontsize=8)
+        (line,) = axes.plot(doses, missed, color=_LIMIT_GREY, linewidth=1.5, label="photon limit")
+        axes.legend(handles=[line], fontsize=8)
 
 
 def score_plot(report: Report) -> Plot:

@@ -68,9 +68,10 @@ def write_page(run: RunFolder, report: Report) -> None:
     if left_out := judged_sites(report):
         parts.append(f'<p class="missing">{escape(left_out)}</p>')
     parts += [f'<p class="missing">Missing: {escape(text)}</p>' for text in report.missing]
+    parts.append(_recommended(report))
     parts += _table(report)
     drawn = {plot.name: _drawn(plot) for plot in plots(run, report)}
-    parts += [drawn.get("light_against_error", ""), _recommended(report)]
+    parts.append(drawn.get("light_against_error", ""))
     chosen = _chosen(run, report)
     parts += _contours(run, report, chosen) + _fields(run, report, chosen)
     parts += [drawn[name] for name in ("area_against_dna", "dna", "light_against_score", "plate") if name in drawn]
