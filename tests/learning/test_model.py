@@ -113,3 +113,22 @@ def test_a_model_knows_the_wells_that_it_has_seen_also_one_of_an_earlier_version
     assert card.seen_wells(PlateIdentity(run_id="of a real microscope")) == ("unknown", ())
     two = card.model_copy(update={"learned": (RUN, LearnedFrom(run="b", run_id="2", wells=("C1",)))})
     assert two.seen_wells(PlateIdentity(run_id="2")) == ("same_plate", ("C1",))
+
+
+def test_an_own_model_of_an_earlier_version_has_learned_from_its_run():
+    card = Model.load(MODEL).card.model_copy(update={"specimen": "images-3-x"})
+    plate = PlateIdentity(run_id="1", specimen="images-3-x")
+    assert card.seen_wells(plate)[0] == "unknown"
+    relation, wells = card.seen_wells(plate, is_own=True)
+    assert relation == "same_plate"
+    assert set(wells) == {*card.training_wells, *card.validation_wells}
+
+
+def test_a_model_that_has_not_learned_is_not_for_live_use():
+    card = Model.load(MODEL).card
+    assert card.misfit(0.65, "DAPI", least_f1=0.85) == ""
+    bad = card.model_copy(update={"f1": card.f1 | {"100%": 0.2}})
+    assert (
+        bad.misfit(0.65, "DAPI", least_f1=0.85) == "has not learned: its F1 is 0.20 at 100% (at least 0.85 is needed)"
+    )
+    assert bad.misfit(0.65, "DAPI") == "", "other images may be segmented with it"

@@ -141,9 +141,15 @@ class ModelCard(FrozenModel):
     versions: dict[str, str]
     """Versions of scotopic and of what it computes with."""
 
-    def seen_wells(self, plate: PlateIdentity) -> tuple[Relation, tuple[str, ...]]:
-        """Return whether the model has learned from a plate, and which of its wells it has seen there."""
-        runs = self.learned or (self._learned_by_an_earlier_version(),)
+    def seen_wells(self, plate: PlateIdentity, *, is_own: bool = False) -> tuple[Relation, tuple[str, ...]]:
+        """Return whether the model has learned from a plate, and which of its wells it has seen there.
+
+        Parameters
+        ----------
+        is_own : bool
+            The model lies in the run of this plate: one of an earlier version, which remembers no run, has learned from it.
+        """
+        runs = self.learned or (self._learned_by_an_earlier_version(plate.run_id if is_own else ""),)
         relations = [run.relation(plate) for run in runs]
         wells = {
             well
@@ -155,11 +161,11 @@ class ModelCard(FrozenModel):
             return "same_plate", tuple(sorted(wells))
         return ("unknown" if "unknown" in relations else "other_plate"), ()
 
-    def _learned_by_an_earlier_version(self) -> LearnedFrom:
+    def _learned_by_an_earlier_version(self, run_id: str) -> LearnedFrom:
         wells = (*self.training_wells, *self.validation_wells)
         own = tuple(well for well in wells if "/" not in well)  # those of further runs have the run's name
         specimen = None if self.further_runs else self.specimen
-        return LearnedFrom(run=self.run, specimen=specimen, wells=own)
+        return LearnedFrom(run=self.run, run_id=run_id, specimen=specimen, wells=own)
 
     def seen_by(self, camera: CameraNoise) -> CameraNoise:
         """Return the camera of what the network is shown of images of a camera."""
@@ -178,7 +184,12 @@ class ModelCard(FrozenModel):
         return CutOff(dose=dose, **values)
 
     def misfit(
-        self, pixel_size_um: float, *channels: str, rescale: bool = False, camera: CameraNoise | None = None
+        self,
+        pixel_size_um: float,
+        *channels: str,
+        rescale: bool = False,
+        camera: CameraNoise | None = None,
+        least_f1: float = 0,
     ) -> str:
         """Return why images do not fit the model, in words; empty if they do.
 
@@ -192,7 +203,12 @@ class ModelCard(FrozenModel):
             Images of other pixels are rescaled, and fit.
         camera : CameraNoise, optional
             Their camera, where they are to be looked at live, which does not rescale. Offset and gain are calibrated away; more read noise than the network has learned with is not.
+        least_f1 : float
+            Least F1 at its brightest level, where it is to be used live.
         """
+        brightest = max(self.levels, key=lambda level: self.levels[level])
+        if (found := self.f1.get(brightest, 1.0)) < least_f1:
+            return f"has not learned: its F1 is {found:.2f} at {brightest} (at least {least_f1:g} is needed)"
         if not rescale and abs(pixel_size_um / self.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
             return (
                 f"was trained on pixels of {self.pixel_size_um:g} um, these images have {pixel_size_um:g} um "

@@ -129,7 +129,8 @@ def _known_to(
     model = Model.load(model_path)
     fingerprint = None if specimen is None else specimen.fingerprint
     plate = PlateIdentity(run_id=run.run_id, plate_id=run.read_protocol().plate_id, specimen=fingerprint)
-    return model, *model.card.seen_wells(plate)
+    is_own = model_path.parent.absolute() == run.models_path.absolute()
+    return model, *model.card.seen_wells(plate, is_own=is_own)
 
 
 def _unlearned(protocol: ImagingProtocol, training: dict[str, Any]) -> Recommendation:

@@ -207,7 +207,9 @@ def fits_live(model: Path, protocol: ImagingProtocol, profile: MicroscopeProfile
 
     camera, channel = profile.camera, protocol.channel_of(protocol.inputs()[0])
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        pool.submit(fits, model.absolute(), camera.pixel_size_um, channel, camera=camera.noise).result()
+        least_f1 = protocol.training.least_f1
+        where = camera.pixel_size_um, channel
+        pool.submit(fits, model.absolute(), *where, camera=camera.noise, least_f1=least_f1).result()
 
 
 def progress_line(progress: Progress) -> str:

@@ -71,8 +71,9 @@ def fits(
     *channels: str,
     rescale: bool = False,
     camera: CameraNoise | None = None,
+    least_f1: float = 0,
 ) -> None:
-    """Refuse a model that was trained on other pixels (unless they are to be rescaled), another channel, or a better camera.
+    """Refuse a model that was trained on other pixels (unless they are to be rescaled), another channel, or a better camera, or has not learned.
 
     Raises
     ------
@@ -82,5 +83,6 @@ def fits(
     from scotopic.learning.model import Model
     from scotopic.protocol import Problem, ProblemsError
 
-    if why := Model.load(model_path).card.misfit(pixel_size_um, *channels, rescale=rescale, camera=camera):
+    card = Model.load(model_path).card
+    if why := card.misfit(pixel_size_um, *channels, rescale=rescale, camera=camera, least_f1=least_f1):
         raise ProblemsError([Problem(why, str(model_path))])
