@@ -64,7 +64,7 @@ FIGURES: dict[str, tuple[Kind, Callable[[list[dict[str, np.ndarray]]], float]]] 
     "F1": ("share", f1),
     "G2, %": ("percent", lambda w: 100 * float(joined(w, "seen_g2").mean())),
     "G2, points": ("difference", lambda w: 100 * float(joined(w, "seen_g2").mean() - joined(w, "g2").mean())),
-    "median area": ("number", lambda w: float(np.median(joined(w, "dark_area")))),
+    "median area": ("positive", lambda w: float(np.median(joined(w, "dark_area")))),
     "median area, %": (
         "deviation_percent",
         lambda w: 100 * float(np.median(joined(w, "dark_area")) / np.median(joined(w, "area")) - 1),
