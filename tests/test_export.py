@@ -13,9 +13,11 @@ import shapely.geometry as shapely
 import tifffile
 from typer.testing import CliRunner
 
+from conftest import acquired, small
 from scotopic.cli import app
-from scotopic.store import RunFolder
-from scotopic.workflow import export_run
+from scotopic.protocol import MicroscopeProfile
+from scotopic.store import RunFolder, verify
+from scotopic.workflow import export_run, segment_run
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,28 @@ def test_masks_and_images_are_those_of_the_run(segmented_plate, exported):
     table = pd.read_parquet(exported / "nuclei.parquet")
     assert (table.groupby(["well", "site", "level"]).size() > 20).all()
     pd.testing.assert_frame_equal(pd.read_csv(exported / "nuclei.csv", dtype={"label": "int32"}), table)
+
+
+def test_an_image_without_nuclei_is_a_row_with_0_and_no_missing_one(tmp_path):
+    """A well that was looked at and has none was in no export: in a count by well it was missing instead of 0."""
+    job = small("simulated", wells="B2:B3", held_out=0, sites={"rows": 1, "columns": 1})
+    data = job.profile.model_dump(mode="json")
+    data["simulator"]["specimen"] |= {"empty_well_fraction": 0.5, "seed": 4}
+    job.profile = MicroscopeProfile.model_validate(data)
+    run, _ = acquired(job, tmp_path / "run")
+    segment_run(run.path, lambda _: None, workers=1)
+    found = {key[0]: record.nuclei for key, record in run.references().items()}
+    assert sorted(n > 0 for n in found.values()) == [False, True], "this seed has a well of each kind"
+    assert verify(run) == [], "masks without nuclei are not missing"
+    export_run(run.path, tmp_path / "out", lambda _: None)
+    counts = pd.read_csv(tmp_path / "out" / "images.csv").groupby("well")["nuclei"].max().to_dict()
+    assert counts == found
+    lines = pd.read_csv(tmp_path / "out" / "cellprofiler.csv")
+    assert lines.groupby("Metadata_Well").size().to_dict() == {"B2": 4, "B3": 4}
+    (empty,) = [well for well, n in found.items() if n == 0]
+    assert tifffile.imread(tmp_path / "out" / "masks" / f"{empty}_0_2%.tif").max() == 0
+    shown = json.loads((tmp_path / "out" / "qupath" / f"{empty}_0_2%.geojson").read_text(encoding="utf-8"))
+    assert shown == {"type": "FeatureCollection", "features": []}
 
 
 def test_cellprofiler_finds_each_file_of_the_list(exported):

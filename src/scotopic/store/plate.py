@@ -322,8 +322,12 @@ class PlateStore:
         """
         return np.asarray(_opened(self._labels_path(well, site, name), self.layout.pyramid, _FAST)[0][t, z])
 
-    def has_labels(self, well: str, site: int, name: str, t: int = 0, z: int = 0) -> bool:
-        """Return whether masks of a field are on the disk."""
+    def has_labels(self, well: str, site: int, name: str) -> bool:
+        """Return whether a field has masks of this name. Which of its images have some, chunks do not say: zarrs drops empty ones."""
+        return (self.field_path(well, site) / "labels" / name / "zarr.json").exists()
+
+    def has_label_pixels(self, well: str, site: int, name: str, t: int, z: int) -> bool:
+        """Return whether masks of an image are on the disk; of one without nuclei none need be."""
         return (self.field_path(well, site) / "labels" / name / f"0/c/{t}/{z}").exists()
 
     def _labels_path(self, well: str, site: int, name: str) -> Path:

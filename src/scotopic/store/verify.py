@@ -88,7 +88,8 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
     problems += [
         Problem(f"the masks of {well}_{site}, t {t}, are missing", str(plate.path))
         for (well, site, t), reference in run.references().items()
-        if not plate.has_labels(well, site, "reference", t, reference.z)
+        if not plate.has_labels(well, site, "reference")
+        or (reference.nuclei and not plate.has_label_pixels(well, site, "reference", t, reference.z))
     ]
     if unlisted := {record.well for record in written} - plate.listed_wells:
         problems.append(Problem(f"does not name the wells {', '.join(sorted(unlisted))}", str(plate.path)))

@@ -54,7 +54,8 @@ def export_run(
 ) -> int:
     """Write the nuclei of a run into a folder, for programs that do not know scotopic.
 
-    `nuclei.csv` and `nuclei.parquet`, one row a nucleus and light level; `masks/` as TIFF of 16 or 32 bit;
+    `nuclei.csv` and `nuclei.parquet`, one row a nucleus and light level; `images.csv`, one row an image with its number of nuclei, 0
+    included; `masks/` as TIFF of 16 or 32 bit;
     `cellprofiler.csv` for CellProfiler's module LoadData, objects `Nuclei` and, with images, the image `DNA`; `qupath/` as GeoJSON, which
     QuPath opens by dragging it onto the image; with `images`, `images/` as TIFF.
 
@@ -86,7 +87,7 @@ def export_run(
         raise _nothing(run, source)
     for folder in ("masks", "qupath", *(["images"] if images else [])):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    rows, tables = [], []
+    rows, tables, counts = [], [], []
     for image in (first, *found):
         dtype = np.uint16 if image.labels.max() <= 65535 else np.uint32
         tifffile.imwrite(out / "masks" / f"{image.name}.tif", image.labels.astype(dtype), compression="zlib")
@@ -97,6 +98,8 @@ def export_run(
         if image.record.level in stained:
             rows.append(_load_data(out, image, images=images))
         tables.append(image.table)
+        counts.append({**_place(image.record), "nuclei": int(np.unique(image.labels[image.labels > 0]).size)})
+    pd.DataFrame(counts).to_csv(out / "images.csv", index=False)
     if rows:  # a level of another channel shows no DNA, which is what its columns are called
         with (out / "cellprofiler.csv").open("w", encoding="utf-8", newline="") as file:
             lines = csv.DictWriter(file, list(rows[0]))
@@ -164,6 +167,9 @@ def _labelled(run: RunFolder, source: str) -> Iterator[LabelledImage]:
     plate = run.plate(protocol, run.read_profile())
     if not run.nuclei.folder(source).is_dir():
         return
+    seen_live = (
+        {(r.well, r.site, r.t, r.level) for r in run.live.read() if r.state == "segmented"} if source == LIVE else set()
+    )
     for key, frames in sorted(finished_frames(run).items()):
         if not (run.nuclei.folder(source) / f"{site_name(*key)}.parquet").exists():
             continue
@@ -171,7 +177,9 @@ def _labelled(run: RunFolder, source: str) -> Iterator[LabelledImage]:
         for number, level in enumerate(protocol.light_levels):
             name = _labels_name(source, number)
             record = frames.get(level.name)
-            if record is not None and plate.has_labels(record.well, record.site, name, record.t, record.z):
+            # That nothing was found is a result too: an image without nuclei has masks, if not a chunk of pixels.
+            was_seen = source != LIVE or (*key, level.name) in seen_live
+            if record is not None and was_seen and plate.has_labels(record.well, record.site, name):
                 yield _labelled_image(plate, record, name, table[table["level"] == level.name], number)
 
 
@@ -180,6 +188,10 @@ def _labelled_image(
 ) -> LabelledImage:
     labels = plate.read_labels(record.well, record.site, name, record.t, record.z)
     return LabelledImage(record, labels, name, table.reset_index(drop=True), number)
+
+
+def _place(record: FrameRecord) -> dict[str, Any]:
+    return {"well": record.well, "site": record.site, "t": record.t, "level": record.level}
 
 
 def _labels_name(source: str, number: int) -> str:
