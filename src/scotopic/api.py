@@ -209,10 +209,14 @@ class Run:
         ------
         FileNotFoundError
             If the run was not validated.
+        ProblemsError
+            If its report is of another version.
         """
-        from scotopic.report import Report
+        from scotopic.workflow.reporting import read_report
 
-        return Report.model_validate_json((self.folder.path / "report.json").read_text(encoding="utf-8"))
+        if not (self.folder.path / "report.json").exists():
+            raise FileNotFoundError(f"{self.folder.path}: the run was not validated")
+        return read_report(self.folder.path)
 
     def sites(self, wells: Collection[str] | None = None) -> Iterator[Site]:
         """Yield the finished sites, of some wells or of all; of a stack the plane of the masks, or the sharpest."""

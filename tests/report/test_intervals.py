@@ -66,3 +66,5 @@ def test_how_many_wells_would_be_enough_follows_from_the_spread():
     assert Estimate(5.0, (4.0, 5.0, 6.0)).enough_wells(2.0) is None, "no number of wells mends an error"
     assert Estimate(0.0, (0.0,)).enough_wells(2.0) is None, "one well has no spread"
     assert Estimate(0.0, (-0.5, 0.5)).enough_wells(2.0) >= 3, "two have one"
+    none_missed = Estimate(0.0, (0.0,) * 6, "percent", trials=20)
+    assert none_missed.enough_wells(8.0) > 6, "six were not enough, so three are not"

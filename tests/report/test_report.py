@@ -205,6 +205,26 @@ def test_sites_without_a_full_light_image_are_counted(run):
     assert HeldOutSites(run).left_out == {"not acquired": 1, "no full-light image": 1}
 
 
+def test_wells_without_nuclei_are_no_repeats_of_the_experiment(run):
+    """Four empty wells beside two made an interval of two wells, and a narrow one."""
+    change_job(run, held_out="B3, B4, B5")
+    sites, findings = HeldOutSites(run), Findings()
+    find_by_reference(sites, findings)
+    for (source, level), labels in list(findings.labels.items()):
+        for key, masks in labels.items():
+            seen = np.zeros_like(masks) if key[0] != "B3" else masks
+            findings.labels[source, level][key] = seen
+            table = next(t for t in findings.tables[source, level] if (t["well"].iloc[0], t["site"].iloc[0]) == key[:2])
+            record = sites.frames[key][level]
+            findings.add("network", record, seen, table[table["label"].isin(np.unique(seen))])
+    comparisons = Comparisons(sites, findings)
+    assert comparisons.wells_with_nuclei(("network", "100%")) == 1
+    row = next(row for row in rows_of(sites, comparisons) if (row.source, row.name) == ("network", "2%"))
+    assert row.against["network_100"].miss_percent.value == 0
+    assert row.against["network_100"].miss_percent.confidence_95 is None, "one well with nuclei"
+    assert row.confidence_95["median_area_um2"] is None
+
+
 def test_half_a_plate_is_reported_as_what_it_is(run):
     change_job(run, held_out="B3, B5")
     ledger = run.path / "frames.jsonl"

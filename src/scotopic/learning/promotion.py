@@ -36,6 +36,8 @@ class Promotion:
     """Why it was not promoted; empty if it was."""
     learned: bool = True
     """Whether it agrees with the reference masks at full light as far as the protocol wants."""
+    validation_nuclei: int = 0
+    """Nuclei of the reference masks that it was checked on."""
 
 
 def model_of(
@@ -95,7 +97,8 @@ def promote(run: RunFolder, model: Model, trained: Trained, least_f1: float) -> 
     if brightest.f1 < least_f1 or not brightest.reference_nuclei:
         found = f"its F1 is {brightest.f1:.3f} at {brightest.level}, at least {least_f1:g} is needed"
         why = found if brightest.reference_nuclei else "the validation wells have no nuclei to check it on"
-        return Promotion(name, promoted=False, reason=f"it has not learned yet: {why}", learned=False)
+        reason = f"it has not learned yet: {why}"
+        return Promotion(name, False, reason, learned=False, validation_nuclei=brightest.reference_nuclei)
     before = run.latest_model()
     old = Model.load(before) if before is not None and before != path else None
     if old is not None and old.card.channel == model.card.channel:

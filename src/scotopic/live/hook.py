@@ -270,9 +270,11 @@ class LiveHook:
         return self._decided[key]
 
     def _decision(self, place: Place, level: LightLevel) -> Decision:
+        if self._protocol.is_beyond_rules(place.key[0]):
+            return self._planned.level(place, level)
         planned = self._raised_or(level, self._planned.level(place, level))
         rules = self._live.rules
-        if not rules.any or self._protocol.is_beyond_rules(place.key[0]):
+        if not rules.any:
             return planned
         seen = self._last_seen(place, rules.wait_s)
         if seen is None:

@@ -139,6 +139,8 @@ class _Worker:
         from scotopic.learning.prediction import Predictor
 
         model, training = Model.load(path), self._protocol.training
+        if why := model.card.misfit(model.card.pixel_size_um, least_f1=training.least_f1):
+            raise ValueError(f"{path.name} {why}")
         predictor = Predictor(
             model,
             self._profile.camera.noise,

@@ -22,6 +22,7 @@ from scotopic.protocol import (
     SiteGrid,
     did_you_mean,
     full_light_ms,
+    relative_dose,
     rounded,
     setting_for,
 )
@@ -379,6 +380,7 @@ def _check_light(subject: Subject) -> None:
             told = f"{dark.exposure_ms:g} ms at {dark.led_percent:g} % give no light by what was measured: gating.lag_ms, dose_curve"
             subject.blame_protocol(f"light_levels {dark.name}", told)
             continue
+        dose = relative_dose(protocol, profile, level)
         site_signal[channel] += signal
         site_sample[channel] += sample
         planned_ms[channel] += protocol.times_taken(level) * sample
@@ -387,18 +389,18 @@ def _check_light(subject: Subject) -> None:
                 level.name + (f" ({channel})" if len(protocol.channels) > 1 else ""),
                 f"{level.exposure_ms:g} ms",
                 f"{source.property} {setting.text}",
-                f"{signal / full_signal:.4%}",
+                f"{dose:.4%}",
                 f"{sample / profile.sample_ms(channel, full.exposure_ms, full.led_percent):.4%}",
             )
         )
         key = f"light_levels {level.name}"
         nominal = protocol.relative_dose(level)
-        off = 100 * (signal / full_signal / nominal - 1)
+        off = 100 * (dose / nominal - 1)
         if abs(off) > profile.verification.dose_tolerance_percent:
             subject.warn(
                 subject.protocol_path,
                 key,
-                f"gives {signal / full_signal:.3%} of full light as measured, {off:+.0f} % of its nominal {nominal:.3%}; "
+                f"gives {dose:.3%} of full light as measured, {off:+.0f} % of its nominal {nominal:.3%}; "
                 + _for_the_dose(profile, channel, nominal * full_signal, level),
             )
         if not setting.exact:

@@ -27,6 +27,7 @@ _HARMLESS = (
     "protocol.labels",
     "protocol.light_budget_s",
     "protocol.training",
+    "protocol.live.model",
     "profile.name",
     "profile.objective",
     "profile.config",

@@ -76,7 +76,10 @@ def is_stained(report: Report, row: Level) -> bool:
 def level_colour(report: Report, name: str) -> str:
     """Return the colour of a light level."""
     names = list(dict.fromkeys(row.name for row in report.levels if row.measured))
-    return LEVEL_COLOURS[names.index(name) % len(LEVEL_COLOURS)]
+    number = (
+        names.index(name) if name in names else len(names)
+    )  # the training may know a level that could not be judged
+    return LEVEL_COLOURS[number % len(LEVEL_COLOURS)]
 
 
 def error_plot(report: Report) -> Plot | None:

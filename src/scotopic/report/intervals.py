@@ -50,7 +50,7 @@ class Estimate:
             return None
         centre, error = known
         if error == 0 and self.trials and self._is_share:
-            return self._of_none_or_all(confidence)
+            return self._of_none_or_all(self.trials, confidence)
         return self._around(centre, error, n, confidence)
 
     def enough_wells(self, tolerance: float, confidence: float = 0.95) -> int | None:
@@ -66,7 +66,10 @@ class Estimate:
             return None
         centre, error = known
         for wells in range(LEAST_WELLS, _MOST_WELLS + 1):
-            ends = self._around(centre, error * float(np.sqrt(n / wells)), wells, confidence)
+            if error == 0 and self.trials and self._is_share:
+                ends = self._of_none_or_all(round(self.trials * wells / n), confidence)
+            else:
+                ends = self._around(centre, error * float(np.sqrt(n / wells)), wells, confidence)
             if max(map(abs, ends)) <= tolerance:
                 return wells
         return None
@@ -122,9 +125,9 @@ class Estimate:
             each is not None and 0 < each < self._most for each in (self.value, *self.left_out)
         )
 
-    def _of_none_or_all(self, confidence: float) -> tuple[float, float]:
+    def _of_none_or_all(self, trials: int, confidence: float) -> tuple[float, float]:
         """Return the exact binomial interval (Clopper and Pearson 1934): wells that agree on nothing are no proof of it."""
-        found = stats.binomtest(round(self.trials * (self.value or 0) / self._most), self.trials)
+        found = stats.binomtest(round(trials * (self.value or 0) / self._most), trials)
         low, high = found.proportion_ci(confidence)
         return self._most * float(low), self._most * float(high)
 

@@ -305,7 +305,7 @@ def _chosen(run: RunFolder, report: Report) -> list[ReferenceRecord]:
 
 def _contours(run: RunFolder, report: Report, chosen: Sequence[ReferenceRecord]) -> list[str]:
     """Return a few fields: contours of all levels over the darkest image, each to be switched on and off."""
-    protocol, found = run.read_protocol(), {row.name for row in network_rows(report)}
+    protocol, found = run.read_protocol(), {row.name for row in network_rows(report) if row.measured}
     levels = [(number, level) for number, level in enumerate(protocol.light_levels) if level.name in found]
     if report.model is None or not levels:
         return []
@@ -355,7 +355,7 @@ def _outline(labels: NDArray[Any], colour: str) -> NDArray[np.uint8]:
 def _fields(run: RunFolder, report: Report, chosen: Sequence[ReferenceRecord]) -> list[str]:
     """Return the held-out field with the most nuclei at every level, with the network's contours."""
     protocol = run.read_protocol()
-    found = {row.name for row in network_rows(report)}
+    found = {row.name for row in network_rows(report) if row.measured}
     if not chosen or not report.levels:
         return []
     plate, site = run.plate(protocol, run.read_profile()), chosen[0]
@@ -446,7 +446,8 @@ def _network_tables(run: RunFolder, report: Report) -> pd.DataFrame | None:
     """Return what the network found on the sites that were judged."""
     if report.model is None or (tables := run.nuclei.read_sites(report.model)) is None:
         return None
-    sites = pd.MultiIndex.from_tuples(HeldOutSites(run).frames, names=["well", "site", "t"])
+    judged = [key for key in HeldOutSites(run).frames if key[0] in report.held_out_wells]
+    sites = pd.MultiIndex.from_tuples(judged, names=["well", "site", "t"])
     return tables[pd.MultiIndex.from_frame(tables[["well", "site", "t"]]).isin(sites)]
 
 

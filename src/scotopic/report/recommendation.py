@@ -100,7 +100,12 @@ class Recommender:
             Adds to the findings what the network sees at a dose, under a name: in bright images with their photons thinned.
         """
         self._sites, self._findings, self._comparisons = sites, findings, comparisons
-        self._measured, self._find_thinned = measured, find_thinned
+        self._find_thinned = find_thinned
+        enough = _LEAST_SHARE_OF_SITES * len(sites.frames)
+        self._measured = [
+            level for level in measured if level is measured[0] or comparisons.sites(("network", level.name)) >= enough
+        ]
+        """Levels that are judged: those of half of the sites at least."""
         self._settings: dict[str, LightSetting] = {}
         self.thinned: dict[str, Level] = {}
         """Rows of the doses between, by name."""
@@ -124,6 +129,8 @@ class Recommender:
     def _nothing_to_say(self, learned: Learned) -> Outcome | None:
         if learned.f1 is None:
             return "no nuclei"
+        if len(self._measured) < 2:
+            return "no reduced level"
         if not learned.is_enough:
             return "not learned"
         if len(self._sites.frames) < _LEAST_SHARE_OF_SITES * self._sites.planned:
@@ -158,7 +165,7 @@ class Recommender:
             judgements=tuple(judgements),
             **(self._recommended(lowest) if lowest else {}),
             enough_wells=enough,
-            enough_nuclei=enough and round(enough * self._comparisons.count(self._full) / len(self._comparisons.wells)),
+            enough_nuclei=enough and round(enough * self._comparisons.count(self._full) / max(self._wells, 1)),
         )
 
     @property
@@ -170,7 +177,12 @@ class Recommender:
             return "level"
         if judgements and judgements[0].verdict == "beyond":
             return "none"
-        return "too few wells" if len(self._comparisons.wells) < LEAST_WELLS else "too few nuclei"
+        return "too few wells" if self._wells < LEAST_WELLS else "too few nuclei"
+
+    @property
+    def _wells(self) -> int:
+        """Number of wells with nuclei."""
+        return self._comparisons.wells_with_nuclei(self._full)
 
     def _enough(self, judgements: list[Judgement]) -> int | None:
         """Return how many wells would probably decide the first level that is undecided; nothing where that is not known."""
@@ -191,6 +203,8 @@ class Recommender:
         protocol, profile = self._sites.protocol, self._sites.profile
         dose = math.sqrt(high.relative_dose * low.relative_dose)
         name = f"{rounded(100 * dose)}%"
+        if name in {level.name for level in protocol.light_levels}:
+            name = f"{100 * dose:.6g}% between"
         if name not in self.thinned:
             wanted_ms = dose * full_light_ms(protocol, profile, protocol.reference)
             setting = setting_for(profile, protocol.channel, wanted_ms, protocol.level(darker.name).exposure_ms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from scotopic.report.same_nuclei import agreement, changes, dna_scale, g2_percen
 from scotopic.report.schema import Against, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -71,6 +71,14 @@ class Population:
     """Why there is none."""
     _shares: dict[tuple[str, ...], float | None] = field(default_factory=dict)
 
+    def at(self, sites: Collection[SiteKey]) -> Population:
+        """Return the nuclei at some sites, sorted by the same fit."""
+        labels = {key: each for key, each in self.labels.items() if key in sites}
+        if len(labels) == len(self.labels) or not len(self.nuclei):
+            return self
+        there = pd.MultiIndex.from_frame(self.nuclei[["well", "site", "t"]]).isin(list(labels))
+        return replace(self, labels=labels, nuclei=self.nuclei[there], _shares={})
+
     @property
     def whole(self) -> pd.DataFrame:
         """Nuclei that do not touch the border."""
@@ -116,8 +124,6 @@ class Comparisons:
         self._sites, self._camera = sites, sites.profile.camera
         self._reference = sites.protocol.reference.name
         self.wells = sites.wells
-        self.subsets = [self.wells, *(tuple(w for w in self.wells if w != left_out) for left_out in self.wells)]
-        """All wells, and all but one each."""
         self._sources: dict[Row, Population] = {}
         self._truth = _truth(findings) if findings.truth else None
         self._matchings: dict[tuple[Row, Partner], dict[SiteKey, Comparison]] = {}
@@ -172,7 +178,8 @@ class Comparisons:
 
     def level(self, row: Row, *, relative_dose: float, sample_dose: float, measured: bool = True) -> Level:
         """Return a row of the report."""
-        summaries = [self.summary(row, wells) for wells in self.subsets]
+        nuclei = self._sources[row].nuclei
+        summaries = [self.summary(row, wells) for wells in self._subsets(set(nuclei["well"]) if len(nuclei) else ())]
         g2 = estimate([each.g2_percent for each in summaries], "percent")
         g1 = estimate([None if each.g2_percent is None else 100 - each.g2_percent for each in summaries], "percent")
         area = estimate([each.median_area_um2 for each in summaries], "positive")
@@ -211,6 +218,21 @@ class Comparisons:
             thresholds=_LIMIT_AT,
         )
         return {f"{at:g}": float(chance.mean()) for at, chance in zip(_LIMIT_AT, chances, strict=True)}
+
+    def _subsets(self, with_nuclei: Collection[str]) -> list[tuple[str, ...]]:
+        """Return all wells, and all but each one of those with nuclei: a well with nothing in it is no repeat of the experiment."""
+        return [self.wells, *(tuple(w for w in self.wells if w != out) for out in self.wells if out in with_nuclei)]
+
+    def _subsets_of(self, row: Row, partner: Partner) -> list[tuple[str, ...]]:
+        return self._subsets({key[0] for key, each in self._compared(row, partner).items() if each.at(0.5).n_true})
+
+    def wells_with_nuclei(self, row: Row) -> int:
+        """Return in how many wells a row has nuclei."""
+        return int(self._sources[row].nuclei["well"].nunique()) if len(self._sources[row].nuclei) else 0
+
+    def sites(self, row: Row) -> int:
+        """Return at how many sites a row has images."""
+        return len(self._sources[row].labels)
 
     def errors(self, row: Row) -> dict[Judged, Estimate]:
         """Return how the figures of a row of the network are off those at full light, by the names of the tolerances."""
@@ -254,17 +276,22 @@ class Comparisons:
             self._figures[row, partner] = (
                 self._deviations(row, partner)
                 | self._scores(row, partner)
-                | agreement([matched[matched["well"].isin(wells)] for wells in self.subsets])
+                | agreement([matched[matched["well"].isin(wells)] for wells in self._subsets_of(row, partner)])
             )
+            if partner == "truth":  # photo-electrons over DNA content say nothing by themselves
+                self._figures[row, partner] |= dict.fromkeys(
+                    ("intensity_bias_percent", "dna_spread_percent"), Estimate(None)
+                )
         return self._figures[row, partner]
 
     def _deviations(self, row: Row, partner: Partner) -> dict[str, Estimate]:
-        mine = [self._sources[row].summary(wells) for wells in self.subsets]
-        theirs = [self._partner(partner).summary(wells) for wells in self.subsets]
-        pairs = list(zip(mine, theirs, strict=True))
+        """Return how the figures of populations differ, on the sites that both have."""
+        sites, subsets = self._compared(row, partner).keys(), self._subsets_of(row, partner)
+        low, full = self._sources[row].at(sites), self._partner(partner).at(sites)
+        pairs = [(low.summary(wells), full.summary(wells)) for wells in subsets]
         shares = [(a.g2_percent, b.g2_percent) for a, b in pairs]
         if partner == "network_100" and row[0] == "network":
-            shares = self._g2_by_one_fit(row)
+            shares = self._g2_by_one_fit(row, low, full, subsets)
         return {
             "g2_deviation_points": estimate([_difference(a, b) for a, b in shares], "difference"),
             "median_area_deviation_percent": estimate(
@@ -275,28 +302,32 @@ class Comparisons:
             ),
         }
 
-    def _g2_by_one_fit(self, row: Row) -> list[tuple[float | None, float | None]]:
+    def _g2_by_one_fit(
+        self, row: Row, low: Population, full: Population, subsets: Sequence[tuple[str, ...]]
+    ) -> list[tuple[float | None, float | None]]:
         """Return the share of G2 of a low light and of full light, of all wells and without each, by the fit at full light.
 
         None where this light alone would give no fit: on the next plate nothing else is known.
         """
-        low, full = self._sources[row], self._partner("network_100")
         scale = dna_scale(self._matched(row, "network_100"))
         if full.fit is None or low.fit is None or scale is None:
-            return [(None, None)] * len(self.subsets)
+            return [(None, None)] * len(subsets)
         mine, theirs = _measures(low), _measures(full)
         return [
             (
                 g2_percent(full.fit, mine[mine["well"].isin(wells)], scale),
                 g2_percent(full.fit, theirs[theirs["well"].isin(wells)]),
             )
-            for wells in self.subsets
+            for wells in subsets
         ]
 
     def _scores(self, row: Row, partner: Partner) -> dict[str, Estimate]:
         """Return count, F1, missed and false nuclei; none of them where there is nothing to be found: nothing is no success."""
         compared = self._compared(row, partner)
-        by_subset = [pooled(each for key, each in compared.items() if key[0] in wells) for wells in self.subsets]
+        by_subset = [
+            pooled(each for key, each in compared.items() if key[0] in wells)
+            for wells in self._subsets_of(row, partner)
+        ]
         half = [each.at(0.5) for each in by_subset]
         total = half[0].n_true + half[0].n_pred
         missed = [100 * (1 - each.recall) if each.n_true else None for each in half]

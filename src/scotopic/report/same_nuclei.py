@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import median_abs_deviation
 
 from scotopic.nuclei import SPLIT_DNA_CONTENT
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scotopic.nuclei import CellCycle
+    from scotopic.report.intervals import Kind
 
 _LEAST_MATCHED = 3
 """Pairs that a correlation takes."""
@@ -50,10 +52,13 @@ def agreement(subsets: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
             figures[f"{name}_bias_percent"].append(None if middle is None else 100 * (middle - 1))
             if name == "intensity":
                 figures["dna_spread_percent"].append(_spread_percent(ratio))
-    return {
-        name: estimate(values, "deviation_percent" if "bias" in name else "difference")
-        for name, values in figures.items()
-    }
+    return {name: estimate(values, _kind(name)) for name, values in figures.items()}
+
+
+def _kind(figure: str) -> Kind:
+    if "bias" in figure:
+        return "deviation_percent"
+    return "positive" if "spread" in figure else "difference"
 
 
 def _spread_percent(ratio: NDArray[np.float64]) -> float | None:
@@ -84,11 +89,21 @@ def dna_scale(matched: pd.DataFrame) -> DnaScale | None:
     some = matched[(matched["intensity"] > 0) & (matched["their_intensity"] > 0)]
     if len(some) < _LEAST_MATCHED:
         return None
-    ratio = (some["intensity"] / some["their_intensity"]).to_numpy()
+    ratio = (some["intensity"] / some["their_intensity"]).to_numpy(float)
     middle = float(np.median(ratio))
-    known = (some["noise"] / some["intensity"]) ** 2 + (some["their_noise"] / some["their_intensity"]) ** 2
-    spread = float(median_abs_deviation(ratio, scale="normal")) / middle
-    return DnaScale(middle, float(np.sqrt(max(spread**2 - float(np.median(known)), 0.0))))
+    known = ((some["noise"] / some["intensity"]) ** 2 + (some["their_noise"] / some["their_intensity"]) ** 2).to_numpy(
+        float
+    )
+
+    def too_wide(extra: float) -> float:
+        """Return how much wider the ratios lie than their noise and `extra` say."""
+        errors = (ratio / middle - 1) / np.sqrt(known + extra**2 + 1e-12)
+        return float(median_abs_deviation(errors, scale="normal")) - 1
+
+    most = 1.0
+    return DnaScale(
+        middle, 0.0 if too_wide(0) <= 0 else most if too_wide(most) >= 0 else float(brentq(too_wide, 0, most))
+    )
 
 
 def g2_percent(fit: CellCycle, nuclei: pd.DataFrame, scale: DnaScale | None = None) -> float | None:

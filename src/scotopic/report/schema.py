@@ -148,10 +148,12 @@ class Judgement(FrozenModel):
     """What is beyond, or undecided."""
 
 
-Outcome = Literal["level", "none", "too few nuclei", "too few wells", "too few sites", "no nuclei", "not learned"]
+Outcome = Literal[
+    "level", "none", "too few nuclei", "too few wells", "too few sites", "no nuclei", "no reduced level", "not learned"
+]
 """`level`: some light is enough; `none`: even the brightest reduced level has an error beyond its tolerance. Otherwise nothing can
 be said of low light: intervals are too wide; fewer than three wells; fewer than half of the held-out sites could be judged;
-there is not a nucleus in them; or the network has not learned."""
+there is not a nucleus in them; no reduced level is left to judge; or the network has not learned."""
 
 
 class Purpose(FrozenModel):
@@ -196,8 +198,6 @@ class Learned(FrozenModel):
     """That of the network at the same level."""
     steps: int | None = None
     """Steps of its training."""
-    minutes: float | None = None
-    """Time of its training."""
 
     @property
     def is_enough(self) -> bool:
@@ -341,4 +341,4 @@ class Report(FrozenModel):
     def is_whole(self) -> bool:
         """Whether nothing is missing, and the network has learned and had something to be judged by."""
         outcome = self.recommendation.headline.outcome if self.recommendation else "level"
-        return not self.missing and outcome not in {"not learned", "no nuclei", "too few sites"}
+        return not self.missing and outcome not in {"not learned", "no nuclei", "no reduced level", "too few sites"}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from scotopic.learning.model import Model
     from scotopic.protocol import ImagingProtocol
     from scotopic.protocol.simulator_setup import SimulatorSetup
-    from scotopic.report.schema import Level, Relation
+    from scotopic.report.schema import Level, Outcome, Relation
     from scotopic.simulator import Specimen
     from scotopic.store import RunFolder
 
@@ -129,29 +129,23 @@ def _known_to(
     model = Model.load(model_path)
     fingerprint = None if specimen is None else specimen.fingerprint
     plate = PlateIdentity(run_id=run.run_id, plate_id=run.read_protocol().plate_id, specimen=fingerprint)
-    is_own = model_path.parent.absolute() == run.models_path.absolute()
+    is_own = model_path.resolve().parent == run.models_path.resolve()
     return model, *model.card.seen_wells(plate, is_own=is_own)
 
 
 def _unlearned(protocol: ImagingProtocol, training: dict[str, Any]) -> Recommendation:
     """Return the verdict on a training that has given no model, for its networks had not learned."""
-    f1 = training.get("f1") or {}
-    return _says_nothing(
-        protocol,
-        Learned(
-            f1=next(iter(f1.values()), None),
-            least_f1=protocol.training.least_f1,
-            wells="validation",
-            steps=training.get("step"),
-            minutes=training.get("seconds", 0) / 60 or None,
-        ),
-    )
+    found = list((training.get("f1") or {}).values()) if training.get("validation_nuclei") != 0 else []
+    f1 = found[0] if found else None
+    least = protocol.training.least_f1
+    learned = Learned(f1=f1, least_f1=least, wells="validation", steps=training.get("step"))
+    return _says_nothing(protocol, learned, "not learned")
 
 
-def _says_nothing(protocol: ImagingProtocol, learned: Learned) -> Recommendation:
+def _says_nothing(protocol: ImagingProtocol, learned: Learned, outcome: Outcome) -> Recommendation:
     settings = protocol.validation
     outcomes = {
-        name: Purpose(outcome="not learned", tolerances=each.model_dump()) for name, each in settings.by_purpose.items()
+        name: Purpose(outcome=outcome, tolerances=each.model_dump()) for name, each in settings.by_purpose.items()
     }
     return Recommendation(purpose=settings.purpose, purposes=outcomes, confidence=settings.confidence, learned=learned)
 
@@ -165,12 +159,14 @@ def _compared(
     say("comparing, with and without each well")
     comparisons = Comparisons(sites, findings)
     rows = rows_of(sites, comparisons)
-    own = [row for row in rows if row.source == "network"]
+    # By what was measured: with a bent LED curve the brightest setting need not come first.
+    own = sorted((row for row in rows if row.source == "network"), key=lambda row: -row.relative_dose)
     if network is None or not own:
         return rows, {}
     learned = has_learned(comparisons, own, sites.protocol.training.least_f1, network.card)
     if own[0].name != sites.protocol.reference.name:  # of another channel: its light is not the stain's
-        return rows, {} if learned.is_enough else {"recommendation": _says_nothing(sites.protocol, learned)}
+        outcome: Outcome = "no nuclei" if learned.f1 is None else "not learned"
+        return rows, {} if learned.is_enough else {"recommendation": _says_nothing(sites.protocol, learned, outcome)}
     recommender = Recommender(sites, findings, comparisons, own, partial(network.find_thinned, findings))
     recommendation = recommender.recommend(learned)
     by_network = sorted([*own, *recommender.thinned.values()], key=lambda row: -row.relative_dose)

@@ -116,6 +116,7 @@ def purpose_words(purpose: Purpose) -> str:
         "too few wells": f"There are too few held-out wells to tell: at least three are needed, for one or two show no spread{enough}.",
         "too few sites": "Fewer than half of the held-out sites could be judged, so no light is recommended.",
         "no nuclei": "There are no nuclei in the held-out wells, so nothing was judged: hold out wells with cells.",
+        "no reduced level": "No reduced light level could be judged: there are too few of its images, or their light is wrong.",
         "not learned": "The network has not learned yet, so nothing can be said of low light.",
     }
     return words[purpose.outcome]
@@ -128,6 +129,7 @@ def _answer(report: Report, run: str) -> str:
         return "" if not report.levels or not network_rows(report) else _without_a_judgement(report)
     purpose = recommendation.headline
     if purpose.outcome == "not learned":
+        run = f'"{run}"' if " " in run else run
         return f"{_not_learned(report)} Train longer: `scotopic train {run} --minutes {_minutes(report):.0f} --again`, then `scotopic validate {run}`."
     if purpose.outcome != "level":
         return purpose_words(purpose)
@@ -148,7 +150,7 @@ def _not_learned(report: Report) -> str:
         return ""
     learned = report.recommendation.learned
     if learned.f1 is None:
-        return "The network has not learned yet."
+        return f"The network has not learned yet: the {learned.wells} wells have no nuclei to check it on."
     steps = f" after {learned.steps:,} steps" if learned.steps else ""
     where = f"the reference masks of the {learned.wells} wells"
     if learned.classical_f1 is None or learned.f1 < learned.least_f1:

@@ -68,7 +68,7 @@ def train(
     Returns
     -------
     bool
-        Whether the run has a model now; not if the network has not learned.
+        Whether there is a model that has learned.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def _train(
     grow: _Growth | None,
     tensorboard: bool,
 ) -> bool:
-    """Train, and return whether the run has a model now."""
+    """Train, and return whether the network has learned."""
     from scotopic.learning.curves import Curves
     from scotopic.learning.pairs import NothingToLearnError
     from scotopic.learning.promotion import model_of, promote
@@ -155,6 +155,7 @@ def _train(
         promoted=outcome.promoted,
         reason=outcome.reason,
         learned=outcome.learned,
+        validation_nuclei=outcome.validation_nuclei if not outcome.learned else None,
         f1=trained.f1,
         step=trained.progress.step,
         seconds=round(trained.progress.seconds, 1),
@@ -163,7 +164,7 @@ def _train(
         dtype=trained.dtype,
     )
     run.checkpoint_path.unlink(missing_ok=True)
-    return run.latest_model() is not None
+    return outcome.learned
 
 
 def _pairs_of_all(runs: Sequence[RunFolder], inputs: Sequence[str], say: Callable[[str], None]) -> Pairs:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from scotopic.protocol import ImagingProtocol, LightLevel, Problem, ProblemsError, read_model
+from scotopic.protocol import (
+    ImagingProtocol,
+    LightLevel,
+    Plate,
+    Problem,
+    ProblemsError,
+    TrainingSettings,
+    read_model,
+)
 from scotopic.store.files import replace_text
 from scotopic.workflow.reporting import read_report
 from scotopic.workflow.segmentation import opened_run
@@ -82,6 +90,8 @@ def protocol_from(
         | {"role": "reference", "taken": "at_sentinels"},
         {"name": level.name, "exposure_ms": level.exposure_ms, "led_percent": level.led_percent},
     ]
+    if (least_f1 := protocol.training.least_f1) != TrainingSettings().least_f1:
+        values["training"] = {"least_f1": least_f1}
     live = {"model": model_path.absolute().as_posix(), "sentinels": {"every": _SENTINELS_EVERY}}
     head = {
         "name": f"{protocol.name} at {level.name}"[:100],
@@ -135,19 +145,15 @@ def _model_of(run: RunFolder, report: Report, model: Path | None) -> Path:
 
 
 def _as_given(run: RunFolder, protocol: ImagingProtocol) -> dict[str, Any]:
-    """Return the protocol's values as a person has written them, if the run still has that file."""
+    """Return the protocol's values; the plate by its name, where that is the plate's own."""
     import yaml
 
+    values = protocol.model_dump(mode="json", exclude_defaults=True)
     path = run.path / "protocol.yaml"
-    if path.is_file():
-        values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        # What was changed since, or on the command line, is in the run's job alone.
-        return {"plate": values["plate"]} | {
-            key: values[key] if key in values and key not in {"wells", "exclude"} else value
-            for key, value in protocol.model_dump(mode="json", exclude_defaults=True).items()
-            if key != "plate"
-        }
-    return protocol.model_dump(mode="json", exclude_defaults=True)
+    given = yaml.safe_load(path.read_text(encoding="utf-8-sig")).get("plate") if path.is_file() else None
+    if isinstance(given, str) and not given.endswith(".json") and Plate.model_validate(given) == protocol.plate:
+        values = {"plate": given} | {key: value for key, value in values.items() if key != "plate"}
+    return values
 
 
 def _text(values: dict[str, Any], report: Report, best: Purpose, run: RunFolder) -> str:
