@@ -1,6 +1,6 @@
 """Writes docs/results.md: the whole job on simulated plates and on folders of real nuclei, each as a user would run it.
 
-usage: results.py --work DIR [--seeds 1 2 3 4 5] [--real-clock 1 5] [--real FOLDER ...] [--verdicts FILE.jsonl]
+usage: results.py --work DIR [--seeds 1 2 3 4 5] [--real-clock 1 5] [--real FOLDER ...] [--verdicts FILE.jsonl] [--out FILE.md] [--note TEXT]
 
 For each seed the whole plate of `protocols/low_light_96.yaml`, on a specimen of that seed, through `scotopic run`; for each folder
 `real_nuclei.py`. What is in DIR already is not done again, so that this may take several evenings (some 26 minutes a seed on two
@@ -49,20 +49,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3, 4, 5])
     parser.add_argument("--real-clock", type=int, nargs="*", default=[1, 5])
     parser.add_argument("--real", type=Path, nargs="*", default=[])
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--note", default="", help="what else is to be known of these runs")
     parser.add_argument("--verdicts", type=Path, help="what `verdicts.py --out` has written")
     asked = parser.parse_args()
     asked.work.mkdir(exist_ok=True)
     plates = {seed: plate(asked.work / f"seed_{seed}", seed, seed in asked.real_clock) for seed in asked.seeds}
     sets = {folder.name: real(asked.work / folder.name, folder) for folder in asked.real}
-    parts = [opening()]
+    parts = [opening(), *(["", asked.note] if asked.note else [])]
     if plates:
-        parts += [*of_plates(plates), *figures(asked.work / f"seed_{asked.seeds[0]}")]
+        parts += [*of_plates(plates), *figures(asked.work / f"seed_{asked.seeds[0]}", asked.out)]
     for name, report in sets.items():
-        parts += [*of_set(name, report), *figures(asked.work / name)]
+        parts += [*of_set(name, report), *figures(asked.work / name, asked.out)]
     if asked.verdicts is not None:
         parts += of_verdicts(asked.verdicts)
-    OUT.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    print(f"wrote {OUT}")
+    asked.out.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    print(f"wrote {asked.out}")
 
 
 def plate(folder: Path, seed: int, real_clock: bool) -> dict[str, Any]:
@@ -101,14 +103,14 @@ def real(folder: Path, source: Path) -> dict[str, Any]:
     return found
 
 
-def figures(folder: Path) -> Iterator[str]:
+def figures(folder: Path, out: Path) -> Iterator[str]:
     """Draw some figures of a run into the docs, and yield the lines that show them."""
     drawn = folder / "figures"
     command = [sys.executable, "-m", "scotopic", "report", str(folder / "RUN"), "--figures", str(drawn)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     for figure_name, caption in FIGURES.items():
-        name = f"results_{folder.name}_{figure_name}.png"
-        shutil.copyfile(drawn / f"{figure_name}.png", OUT.parent / "images" / name)
+        name = f"{out.stem}_{folder.name}_{figure_name}.png"
+        shutil.copyfile(drawn / f"{figure_name}.png", out.parent / "images" / name)
         yield from ("", f"![{caption}](images/{name})", "", f"*{caption}.*")
 
 

@@ -120,7 +120,7 @@ def test_too_few_held_out_wells_for_a_verdict_are_warned_of():
     for held_out, count in ((0, 0), (1, 1), (2, 1), (3, 0)):
         job = changed("simulated", protocol={"wells": "B2:B8", "held_out": held_out})
         report = check_files(job.protocol, job.protocol_path, job.profile, job.profile_path, ROOT)
-        assert sum("the report can recommend no light" in str(w) for w in report.warnings) == count
+        assert sum("the report cannot recommend a light level" in str(w) for w in report.warnings) == count
 
 
 def test_a_cfg_that_is_missing_or_broken_is_told(tmp_path):

@@ -73,7 +73,8 @@ def test_a_site_of_which_nothing_is_wanted_gets_no_light_and_no_visit(tmp_path):
 def test_only_the_light_that_is_planned_counts_towards_the_budget(tmp_path):
     levels = [level.model_dump() for level in small("simulated").protocol.light_levels]
     levels[0]["taken"] = "at_sentinels"
-    job = small("simulated", light_levels=levels, live={"sentinels": {"every": 4}}, light_budget_s=0.3)
+    live = {"sentinels": {"every": 4}}
+    job = small("simulated", held_out=0, light_levels=levels, live=live, light_budget_s=0.3)
     run, result = directed(job, tmp_path / "run", None)
     assert result.end_reason == "completed", "four sites of 4.5 ms, one of them with 200"
     assert verify(run) == []

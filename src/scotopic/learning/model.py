@@ -80,7 +80,7 @@ class LearnedFrom(PlateIdentity):
     """A run that a model learned from, or that its thresholds were chosen on."""
 
     run: str
-    """Name of the run's folder."""
+    """Name of the run's protocol."""
     wells: tuple[str, ...]
     """Wells that it has seen."""
     sites: tuple[str, ...] = ()

@@ -80,7 +80,7 @@ class Pairs:
         for number, (run, specimen) in enumerate(zip(self.runs, specimens, strict=True)):
             keys = sorted(key[1:] for key in (*self.training, *self.validation) if key[0] == number)
             yield LearnedFrom(
-                run=run.path.name,
+                run=run.read_protocol().name,
                 run_id=run.run_id,
                 plate_id=run.read_protocol().plate_id,
                 specimen=specimen,

@@ -140,7 +140,7 @@ def _check_wells(subject: Subject) -> None:
         subject.warn(subject.protocol_path, "wells", told)
     if 0 < len(held_out) < _LEAST_HELD_OUT and subject.protocol.live is None:
         told = (
-            f"{len(held_out)} held-out well{'s' if len(held_out) > 1 else ''}: the report can recommend no light, for the spread between wells is "
+            f"{len(held_out)} held-out well{'s' if len(held_out) > 1 else ''}: the report cannot recommend a light level, because the spread between wells is "
             f"not known; hold out at least {_LEAST_HELD_OUT} (6 are usual)"
         )
         subject.warn(subject.protocol_path, "held_out", told)
