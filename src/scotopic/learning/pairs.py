@@ -79,10 +79,11 @@ class Pairs:
         """
         for number, (run, specimen) in enumerate(zip(self.runs, specimens, strict=True)):
             keys = sorted(key[1:] for key in (*self.training, *self.validation) if key[0] == number)
+            protocol = run.read_protocol()
             yield LearnedFrom(
-                run=run.read_protocol().name,
+                run=protocol.name,
                 run_id=run.run_id,
-                plate_id=run.read_protocol().plate_id,
+                plate_id=protocol.plate_id,
                 specimen=specimen,
                 wells=tuple(dict.fromkeys(well for well, *_ in keys)),
                 sites=tuple(site_name(*key) for key in keys),

@@ -13,6 +13,7 @@ import numpy as np
 from scotopic.microscope.config_file import read_config
 from scotopic.microscope.presets import CORE, contradiction, ours
 from scotopic.protocol import (
+    LEAST_WELLS,
     HardwareFocus,
     ImagingProtocol,
     MicroscopeProfile,
@@ -129,19 +130,15 @@ def check_files(
     return subject.report
 
 
-_LEAST_HELD_OUT = 3
-"""Fewer held-out wells show no spread, so that a report can recommend no light."""
-
-
 def _check_wells(subject: Subject) -> None:
     left, held_out = subject.protocol.training_wells, subject.protocol.held_out_wells
     if held_out and len(left) < 2:
         told = f"Only one training well ({', '.join(left)}). At least two are needed, one of them for validation"
         subject.warn(subject.protocol_path, "wells", told)
-    if 0 < len(held_out) < _LEAST_HELD_OUT and subject.protocol.live is None:
+    if 0 < len(held_out) < LEAST_WELLS and subject.protocol.live is None:
         told = (
             f"{len(held_out)} held-out well{'s' if len(held_out) > 1 else ''}: the report cannot recommend a light level, because the spread between wells is "
-            f"not known; hold out at least {_LEAST_HELD_OUT} (6 are usual)"
+            f"not known; hold out at least {LEAST_WELLS} (6 are usual)"
         )
         subject.warn(subject.protocol_path, "held_out", told)
 

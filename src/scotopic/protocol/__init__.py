@@ -28,9 +28,10 @@ from scotopic.protocol.simulation import (
 )
 from scotopic.protocol.sites import RandomSites, SiteGrid
 from scotopic.protocol.training import TrainingSettings
-from scotopic.protocol.validation import Tolerances, ValidationSettings
+from scotopic.protocol.validation import LEAST_WELLS, Tolerances, ValidationSettings
 
 __all__ = [
+    "LEAST_WELLS",
     "LIGHT_LEVEL_GROUP",
     "Camera",
     "Fault",

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from scotopic.photons import FrozenModel
 
+LEAST_WELLS = 3
+"""Fewer wells give no interval: the spread of two has one degree of freedom, and Student's t is 12.7."""
+
 
 class Tolerances(FrozenModel):
     """Largest errors of the network at a low light against itself at full light on the same sites; null: not judged."""

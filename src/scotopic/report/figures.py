@@ -36,7 +36,7 @@ _ERRORS = (
     ("dna_percent", "intensity_bias_percent", "DNA of the same nuclei, %"),
 )
 """Tolerance, figure, and what the axis says."""
-_POSITIVE = {"missed_percent", "false_percent", "dna_spread_percent"}
+SIGNLESS = {"missed_percent", "false_percent", "dna_spread_percent"}
 """Figures that have no sign."""
 _LIMIT_GREY = "#777777"
 
@@ -93,7 +93,7 @@ def error_plot(report: Report) -> Plot | None:
         for axes, (tolerance, figure, label) in zip(canvas.subplots(2, 4).flat, _ERRORS, strict=True):
             most = next((p.tolerances[tolerance] for p in purposes.values() if p.tolerances.get(tolerance)), None)
             if most is not None:
-                least = 0 if tolerance in _POSITIVE else -most
+                least = 0 if tolerance in SIGNLESS else -most
                 axes.axhspan(least, most, color="#009e73", alpha=0.15, linewidth=0)
             axes.axhline(0, color="#888", linewidth=0.8)
             for measured, marker in ((True, "o"), (False, "D")):

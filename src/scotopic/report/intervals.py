@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
 
+from scotopic.protocol import LEAST_WELLS
 from scotopic.report.schema import Figure
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["positive", "difference", "deviation_percent", "share", "percent"]
 """What a figure can be: a positive number; a difference; a ratio, in percent off 1; a share from 0 to 1; a share in percent."""
-LEAST_WELLS = 3
-"""Fewer wells give no interval: the spread of two has one degree of freedom, and Student's t is 12.7."""
 _MOST_WELLS = 96
 """More wells than this are nobody's advice."""
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from scotopic.protocol import full_light_ms, rounded, setting_for
-from scotopic.report.intervals import LEAST_WELLS
+from scotopic.protocol import LEAST_WELLS, full_light_ms, rounded, setting_for
 from scotopic.report.schema import Doubt, Judgement, Learned, Purpose, Recommendation
 
 if TYPE_CHECKING:
@@ -129,10 +128,10 @@ class Recommender:
     def _nothing_to_say(self, learned: Learned) -> Outcome | None:
         if learned.f1 is None:
             return "no nuclei"
-        if len(self._measured) < 2:
-            return "no reduced level"
         if not learned.is_enough:
             return "not learned"
+        if len(self._measured) < 2:
+            return "no reduced level"
         if len(self._sites.frames) < _LEAST_SHARE_OF_SITES * self._sites.planned:
             return "too few sites"
         return None

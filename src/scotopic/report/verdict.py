@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scotopic.protocol import rounded
-from scotopic.report.figures import is_stained, network_rows, partner_of
+from scotopic.report.figures import SIGNLESS, is_stained, network_rows, partner_of
 
 if TYPE_CHECKING:
     from scotopic.report.schema import Doubt, Judgement, LeftOut, Purpose, Report
@@ -27,8 +27,6 @@ FIGURES = {
     "dna_spread_percent": ("spread of DNA of each nucleus", "%"),
 }
 """Tolerance -> its name and its unit."""
-_SHARES = {"missed_percent", "false_percent", "dna_spread_percent"}
-"""Figures that have no sign."""
 _LEFT_OUT: dict[LeftOut, str] = {
     "learned from": "in wells that the network has learned from",
     "not acquired": "not acquired",
@@ -84,7 +82,7 @@ def judged_sites(report: Report) -> str:
 def doubt_words(doubt: Doubt) -> str:
     """Return why a figure is not within its tolerance."""
     name, unit = FIGURES[doubt.figure]
-    form = ".2g" if doubt.figure in _SHARES else "+.2g"
+    form = ".2g" if doubt.figure in SIGNLESS else "+.2g"
     if doubt.kind == "unknown":
         return f"{name}: not known"
     if doubt.kind == "beyond":
