@@ -37,13 +37,13 @@ def bucket(monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    get_reusable_executor().shutdown(wait=True)  # joblib's processes of earlier tests know nothing of this server
+    get_reusable_executor().shutdown(kill_workers=True)  # joblib's processes of earlier tests know nothing of this server
     store = fsspec.filesystem("s3", skip_instance_cache=True)
     store.mkdir("plates")
     yield store
     urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     server.stop()
-    get_reusable_executor().shutdown(wait=True)
+    get_reusable_executor().shutdown(kill_workers=True)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     gc.collect()  # connections that nobody has closed complain here, and not in another test
 
