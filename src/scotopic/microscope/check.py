@@ -157,6 +157,12 @@ def _check_devices(subject: Subject, config: ConfigFile) -> None:
         named.append(("autofocus", "stage.autofocus_device", profile.stage.autofocus_device))
     if profile.gating.shutter is not None:
         named.append(("shutter", "gating.shutter", profile.gating.shutter))
+    named += [("kept closed", f"keep_closed[{i}]", label) for i, label in enumerate(profile.keep_closed)]
+    named += [
+        (f"kept off ({s.property} = {s.as_text()})", f"keep_off[{i}].device", s.device)
+        for i, s in enumerate(profile.keep_off)
+    ]
+    named += [("no light", f"no_light[{i}]", label) for i, label in enumerate(profile.no_light)]
     if profile.simulator is not None:
         hub = profile.simulator.hub
         named.append(("simulator", "simulator.hub", hub))
@@ -251,7 +257,7 @@ def _check_what_is_switched_on(subject: Subject, config: ConfigFile, channel: st
     source = subject.profile.light_source(channel)
     names = " and ".join(f"{group}: {name}" for group, name in source.presets(channel))
     for s in source.switch_off:
-        if (s.device, s.property) == (source.device, source.property) or s.device == subject.profile.gating.shutter:
+        if s.is_of(source.device, source.property) or s.device == subject.profile.gating.shutter:
             continue
         if (s.device, config.state(s.device, s.property, "")[0]) not in lit:
             where = f"the preset {names}" if names else "a preset that preset_group names"
@@ -447,7 +453,7 @@ def _for_the_dose(profile: MicroscopeProfile, channel: str, wanted_ms: float, le
 def _instead(profile: MicroscopeProfile, channel: str, signal_ms: float, level: LightLevel) -> str:
     """Return which exposure and LED power give the same dose where the LED cannot give the power asked for."""
     source = profile.light_source(channel)
-    unit = f"{source.device}.{source.property} goes from {source.min:g} to {source.max:g} in steps of {source.step:g}"
+    unit = source.range_told
     setting = setting_for(profile, channel, signal_ms, level.exposure_ms)
     if setting is None:
         return (

@@ -205,7 +205,7 @@ def close_microscope(core: CMMCorePlus) -> None:
 
 
 def switch_light_off(core: CMMCorePlus, profile: MicroscopeProfile) -> float:
-    """Make every light source of the profile dark, close the shutter, and read both back.
+    """Make every light that the profile names dark, close its shutters, and read both back.
 
     What does not obey is told again, a few times within a second or so: shutters take their time.
 
@@ -246,13 +246,12 @@ def _reaches_the_sample(core: CMMCorePlus, profile: MicroscopeProfile) -> bool:
 
 def _command_darkness(core: CMMCorePlus, profile: MicroscopeProfile) -> Iterator[str]:
     """Tell all that gives light to be off, and yield what refuses."""
-    for channel, source in profile.light_sources.items():
-        for setting in source.switch_off:
-            try:
-                core.setProperty(setting.device, setting.property, setting.as_text())
-            except Exception as error:
-                yield f"{channel}: {setting.device}.{setting.property} = {setting.as_text()}: {error}"
-    if (shutter := profile.gating.shutter) is not None:
+    for whose, setting, _ in profile.off_settings():
+        try:
+            core.setProperty(setting.device, setting.property, setting.as_text())
+        except Exception as error:
+            yield f"{whose}: {setting.device}.{setting.property} = {setting.as_text()}: {error}"
+    for shutter in profile.shutters:
         try:
             core.setShutterOpen(shutter, False)
         except Exception as error:
@@ -260,19 +259,17 @@ def _command_darkness(core: CMMCorePlus, profile: MicroscopeProfile) -> Iterator
 
 
 def lights_on(core: CMMCorePlus, profile: MicroscopeProfile) -> Iterator[str]:
-    """Yield what is not off by its own account: powers and switches of all light sources, and the shutter."""
-    for channel, source in profile.light_sources.items():
-        for setting in source.switch_off:
-            name, wanted = f"{channel}: {setting.device}.{setting.property}", setting.as_text()
-            try:
-                found = core.getProperty(setting.device, setting.property)
-            except Exception as error:
-                yield f"{name} cannot be read: {error}"
-            else:
-                is_power = (setting.device, setting.property) == (source.device, source.property)
-                if not is_same(found, wanted, source.step / 2 if is_power else 1e-6):
-                    yield f"{name} is {found} (off: {wanted})"
-    if (shutter := profile.gating.shutter) is not None:
+    """Yield what is not off by its own account: powers and switches of all lights that the profile names, and its shutters."""
+    for whose, setting, tolerance in profile.off_settings():
+        name, wanted = f"{whose}: {setting.device}.{setting.property}", setting.as_text()
+        try:
+            found = core.getProperty(setting.device, setting.property)
+        except Exception as error:
+            yield f"{name} cannot be read: {error}"
+        else:
+            if not is_same(found, wanted, tolerance):
+                yield f"{name} is {found} (off: {wanted})"
+    for shutter in profile.shutters:
         try:
             if core.getShutterOpen(shutter):
                 yield f"the shutter {shutter} is open"

@@ -169,14 +169,15 @@ def set_level(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource
     for line in lines:
         device, name, value = line
         core.setProperty(device, name, value)
-        if profile.gating.how != "software" or order(line) == 0:
+        # With gating by software nothing is waited for once there is light; positions of a dimmer come before its switch.
+        if profile.gating.how != "software" or order(line) < (1 if source.labels is None else 2):
             core.waitForDevice(device)
     for device, name, value in lines:
-        tolerance = source.step / 2 if (device, name) == power else _filter_tolerance(value)
+        tolerance = source.tolerance if (device, name) == power else _filter_tolerance(value)
         _refuse_another(level, device, name, core.getProperty(device, name), value, tolerance)
     if source.settle_ms:
         time.sleep(source.settle_ms / 1000)
-    return float(core.getProperty(*power)) / source.max * 100
+    return source.percent_of(core.getProperty(*power))
 
 
 def _is_switch(switches: set[tuple[str, str]], device: str, name: str) -> bool:

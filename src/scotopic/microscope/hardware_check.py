@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pymmcore_plus import CMMCorePlus
 
-    from scotopic.protocol import ImagingProtocol, MicroscopeProfile
+    from scotopic.protocol import ImagingProtocol, LightSource, MicroscopeProfile
 
 
 def check_hardware(
@@ -60,18 +60,34 @@ def _compare_light_sources(core: CMMCorePlus, subject: Subject) -> None:
         key = f"light_sources.{channel}"
         used = {(source.device, source.property)} | {(s.device, s.property) for s in source.switch_off}
         for device, name in sorted(used):
-            if not core.hasProperty(device, name):
-                subject.blame_profile(
-                    key, f"{device} has no property {name!r}{hint(name, core.getDevicePropertyNames(device))}"
-                )
-            elif core.isPropertyReadOnly(device, name):
-                subject.blame_profile(key, f"{device}.{name} is read-only")
-        if core.hasProperty(source.device, source.property) and core.hasPropertyLimits(source.device, source.property):
-            low, high = _limits(core, source.device, source.property)
-            if source.max > high or source.min < low:
-                subject.blame_profile(
-                    key, f"min and max are {source.min:g} and {source.max:g}, the device allows {low:g} to {high:g}"
-                )
+            _compare_property(core, subject, key, device, name)
+        if core.hasProperty(source.device, source.property):
+            _compare_powers(core, subject, key, source)
+    for number, setting in enumerate(profile.keep_off):
+        _compare_property(core, subject, f"keep_off[{number}]", setting.device, setting.property)
+
+
+def _compare_property(core: CMMCorePlus, subject: Subject, key: str, device: str, name: str) -> None:
+    if not core.hasProperty(device, name):
+        subject.blame_profile(
+            key, f"{device} has no property {name!r}{hint(name, core.getDevicePropertyNames(device))}"
+        )
+    elif core.isPropertyReadOnly(device, name):
+        subject.blame_profile(key, f"{device}.{name} is read-only")
+
+
+def _compare_powers(core: CMMCorePlus, subject: Subject, key: str, source: LightSource) -> None:
+    if source.labels is not None:
+        for label in source.labels:
+            _compare_value(
+                core, source.device, source.property, label, lambda told: subject.blame_profile(f"{key}.labels", told)
+            )
+    elif source.max is not None and core.hasPropertyLimits(source.device, source.property):
+        low, high = _limits(core, source.device, source.property)
+        if source.max > high or source.min < low:
+            subject.blame_profile(
+                key, f"min and max are {source.min:g} and {source.max:g}, the device allows {low:g} to {high:g}"
+            )
 
 
 def _compare_presets(core: CMMCorePlus, subject: Subject) -> None:

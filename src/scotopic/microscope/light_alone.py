@@ -44,9 +44,9 @@ def light_off_alone(profile: MicroscopeProfile, profile_path: Path) -> None:
 
 def light_devices(config: ConfigFile, profile: MicroscopeProfile) -> set[str]:
     """Return the labels of what gives light and lets it through, with everything that they need: hubs, ports, shutters behind a shutter."""
-    needed = {setting.device for source in profile.light_sources.values() for setting in source.switch_off}
-    needed |= {source.device for source in profile.light_sources.values()}
-    needed |= {profile.gating.shutter} if profile.gating.shutter else set()
+    needed = {setting.device for _, setting, _ in profile.off_settings()} | set(profile.shutters)
+    # A wheel that cannot be dark is not needed, and would home.
+    needed |= {source.device for source in profile.light_sources.values() if source.labels is None}
     lines = [_words(line) for line in config.text.splitlines()]
     parents = {words[1]: words[2] for words in lines if words[:1] == ["Parent"] and len(words) > 2}
     values = [(words[1], words[3]) for words in lines if words[:1] == ["Property"] and len(words) > 3]

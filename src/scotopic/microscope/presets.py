@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scotopic.protocol import same_property
+
 if TYPE_CHECKING:
     from scotopic.microscope.config_file import ConfigFile
     from scotopic.protocol import LightSource, MicroscopeProfile
@@ -24,7 +26,11 @@ def ours(profile: MicroscopeProfile, source: LightSource, device: str, name: str
         return "the profile chooses camera, stages and shutter"
     if device == profile.gating.shutter:
         return "the shutter is open during an exposure alone"
-    if (device, name) == (source.device, source.property):
+    if device in profile.keep_closed:
+        return "keep_closed keeps it closed"
+    if any(setting.is_of(device, name) for setting in profile.keep_off):
+        return "keep_off keeps it off"
+    if device == source.device and same_property(name, source.property):
         return "each light level sets the power"
     if device == profile.camera.device:
         return "the profile says what the camera's images are"
@@ -35,8 +41,9 @@ def ours(profile: MicroscopeProfile, source: LightSource, device: str, name: str
 
 def lets_light_on(profile: MicroscopeProfile, device: str) -> bool:
     """Return whether to set a device may light the sample: one that some light is switched off by, or gets its power from."""
-    sources = profile.light_sources.values()
-    return any(device == source.device or any(device == s.device for s in source.switch_off) for source in sources)
+    return any(device == source.device for source in profile.light_sources.values()) or any(
+        device == setting.device for _, setting, _ in profile.off_settings()
+    )
 
 
 def contradiction(
@@ -53,7 +60,8 @@ def contradiction(
     }
     if device == CORE and name in chosen:
         key, wanted = chosen[name]
-        return f"{key} is {wanted!r}" if value != wanted else ""
+        told = f"{key} is {wanted!r}" if wanted else f"the profile has no {key}"
+        return told if value != (wanted or "") else ""
     if device == profile.camera.device:
         return "it may change the camera's frame or its counts, which camera: describes"
     dark = [

@@ -21,7 +21,8 @@ class Shots:
     def __init__(self, core: CMMCorePlus, profile: MicroscopeProfile, channel: str) -> None:
         # Below what the profile takes for reliable as well: that is what is to be found out, and a power that is raised to it
         # would be taken for another.
-        self._source = profile.light_source(channel).model_copy(update={"min": 0.0})
+        stated = profile.light_source(channel)
+        self._source = type(stated).model_validate(stated.model_dump() | {"min": 0.0})
         sources = profile.light_sources | {channel: self._source}
         self._core, self._channel = core, channel
         self._profile = profile.model_copy(update={"light_sources": sources})
@@ -78,9 +79,8 @@ class Shots:
         """Least power above none that the device takes."""
         device, name = self._source.device, self._source.property
         low = self._core.getPropertyLowerLimit(device, name) if self._core.hasPropertyLimits(device, name) else 0.0
-        return max(low / self._source.max * 100, self.on_step(0))
+        return max(self._source.percent_of(str(low)), self._source.settable_percents[0])
 
     def on_step(self, led_percent: float) -> float:
         """Return the nearest power that the source can be set to, whatever its profile says is of use."""
-        step = self._source.step / self._source.max * 100
-        return max(round(led_percent / step), 1) * step
+        return max(self._source.setting(led_percent).led_percent, self._source.settable_percents[0])

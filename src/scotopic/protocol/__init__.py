@@ -5,6 +5,7 @@ from scotopic.protocol.files import Problem, ProblemsError, read_model
 from scotopic.protocol.focus import FixedFocus, HardwareFocus, PlaneFocus, fit_plane
 from scotopic.protocol.imaging import ImagingProtocol, Site, TimeLapse, ZStack
 from scotopic.protocol.levels import LightLevel
+from scotopic.protocol.light_source import LightSource, PropertySetting, same_property
 from scotopic.protocol.live import LiveSettings, Rules, Sentinels
 from scotopic.protocol.names import did_you_mean, rounded
 from scotopic.protocol.nuclei import NucleiSettings, QualityGate, SegmentationSettings
@@ -13,7 +14,6 @@ from scotopic.protocol.profile import (
     LIGHT_LEVEL_GROUP,
     Camera,
     LightGating,
-    LightSource,
     MicroscopeProfile,
     PlatePlacement,
     Stage,
@@ -51,6 +51,7 @@ __all__ = [
     "PlatePlacement",
     "Problem",
     "ProblemsError",
+    "PropertySetting",
     "QualityGate",
     "RandomSites",
     "Rules",
@@ -75,6 +76,7 @@ __all__ = [
     "read_model",
     "relative_dose",
     "rounded",
+    "same_property",
     "setting_for",
     "spread_wells",
 ]

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -12,6 +10,7 @@ from pydantic import Field, model_validator
 from scotopic.photons import CameraNoise, FrozenModel
 from scotopic.protocol.calibrations import Calibrations, when
 from scotopic.protocol.focus import fit_plane
+from scotopic.protocol.light_source import LightSource, PropertySetting
 from scotopic.protocol.names import did_you_mean
 from scotopic.protocol.simulation import SimulatorSettings
 
@@ -23,134 +22,6 @@ if TYPE_CHECKING:
 
 LIGHT_LEVEL_GROUP = "LightLevel"
 """Micro-Manager config group whose presets are the protocol's light levels."""
-
-
-class PropertySetting(FrozenModel):
-    """A value for a property of a device."""
-
-    device: str
-    """Label of the device in the `.cfg`."""
-    property: str
-    """Name of the property."""
-    value: str | int | float
-    """Value to set."""
-
-    def as_text(self) -> str:
-        """Return the value as MMCore takes it: whole numbers without decimals, which integer properties would refuse."""
-        return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
-
-
-class DosePoint(FrozenModel):
-    """One measured point of a light source's response."""
-
-    led_percent: float = Field(ge=0, le=100)
-    """LED power asked for."""
-    relative_power: float = Field(ge=0)
-    """Light measured, relative to that at 100 %."""
-
-
-@dataclass(frozen=True)
-class LedSetting:
-    """What a LED power becomes on a particular light source."""
-
-    text: str
-    """Property value, with the decimals that the device shows."""
-    led_percent: float
-    """LED power that this value gives."""
-    exact: bool
-    """Whether it is the power asked for, within the source's range and step."""
-
-
-class LightSource(FrozenModel):
-    """The light of one channel: how its power is set, and how it is switched off."""
-
-    preset_group: str | None = "Channel"
-    """Config group of the channel's preset (filters, mirrors) in the `.cfg`; null where there is nothing to set."""
-    preset: str | None = None
-    """Name of the channel's preset; without it the channel's own name."""
-    more_presets: dict[str, str] = Field(default={})
-    """Further presets that the channel needs (light path, dichroic): config group -> preset. They are set first."""
-    device: str
-    """Label of the device that sets the power."""
-    property: str
-    """Property that sets the power."""
-    min: float = Field(default=0, ge=0)
-    """Smallest value that gives light reliably, in the property's own unit (0: no lower limit)."""
-    max: float = Field(gt=0)
-    """Value at 100 % LED power, in the property's own unit. Power is proportional to the value."""
-    step: float = Field(gt=0)
-    """Smallest change of the value that the device makes, in the property's own unit."""
-    switch_off: tuple[PropertySetting, ...] = Field(min_length=1)
-    """Settings that make the light dark, in this order; the shutter is closed besides."""
-    settle_ms: float = Field(default=0, ge=0, le=10_000)
-    """Time from a new power until the light is stable."""
-    transmitted: bool = False
-    """Light that goes through the sample (brightfield, phase contrast): images are bright where there is nothing."""
-    dose_curve: tuple[DosePoint, ...] | None = None
-    """Measured response, if it was measured."""
-    illumination: tuple[float, ...] | None = None
-    """Measured light over the field with the profile's objective: coefficients of the logarithm's polynomial of second (6) or fourth
-    order (15), in x and y from -1 to 1 (`calibrate illumination`)."""
-
-    @model_validator(mode="after")
-    def _polynomial_is_whole(self) -> Self:
-        if self.illumination is not None and len(self.illumination) not in (6, 15):
-            raise ValueError(f"illumination: 6 or 15 coefficients, not {len(self.illumination)}")
-        return self
-
-    @model_validator(mode="after")
-    def _range_is_ordered(self) -> Self:
-        if not self.min < self.max:
-            raise ValueError(f"min ({self.min:g}) must be below max ({self.max:g})")
-        if self.step > self.max - self.min:
-            raise ValueError(f"step ({self.step:g}) is larger than the range from min to max")
-        for setting in self.switch_off:
-            power = (setting.device, setting.property) == (self.device, self.property)
-            if power and setting.as_text() not in {"0", "0.0"}:
-                raise ValueError(f"switch_off sets the power to {setting.as_text()}, which is not dark")
-        if self.dose_curve is not None:
-            percents = [p.led_percent for p in self.dose_curve]
-            if sorted(set(percents)) != percents or percents[-1:] != [100]:
-                raise ValueError("dose_curve must rise in led_percent and end at 100")
-            if self.dose_curve[-1].relative_power != 1:
-                raise ValueError("dose_curve: relative_power at 100 is 1, the light that all others are relative to")
-        return self
-
-    def presets(self, channel: str) -> tuple[tuple[str, str], ...]:
-        """Return (config group, preset) of all that a channel needs to be set, in this order."""
-        own = () if self.preset_group is None else ((self.preset_group, self.preset or channel),)
-        return (*self.more_presets.items(), *own)
-
-    def setting(self, led_percent: float) -> LedSetting:
-        """Return the property value nearest to a LED power that this source can give."""
-        wanted = led_percent / 100 * self.max
-        lowest = math.ceil(self.min / self.step - 1e-9) * self.step
-        value = float(np.clip(round(wanted / self.step) * self.step, lowest, self.max))
-        return LedSetting(
-            text=f"{value:.{_decimals(self.step)}f}",
-            led_percent=value / self.max * 100,
-            exact=math.isclose(value, wanted, rel_tol=1e-6),
-        )
-
-    @cached_property
-    def settable_percents(self) -> tuple[float, ...]:
-        """LED powers that this source can be set to and that give light reliably, rising, in percent."""
-        first = max(math.ceil(self.min / self.step - 1e-9), 1)
-        steps = range(first, math.floor(self.max / self.step + 1e-9) + 1)
-        return tuple(100 * number * self.step / self.max for number in steps)
-
-    def relative_power(self, led_percent: float) -> float:
-        """Return the light at a LED power relative to 100 %: measured where `dose_curve` is given, else nominal."""
-        if self.dose_curve is None:
-            return led_percent / 100
-        percents = [0.0, *(p.led_percent for p in self.dose_curve)]
-        powers = [0.0, *(p.relative_power for p in self.dose_curve)]
-        return float(np.interp(led_percent, percents, powers))
-
-
-def _decimals(step: float) -> int:
-    """Return the decimals needed to write any multiple of a step."""
-    return next((d for d in range(9) if math.isclose(round(step, d), step, rel_tol=1e-9)), 9)
 
 
 class LightGating(FrozenModel):
@@ -298,6 +169,13 @@ class MicroscopeProfile(FrozenModel):
     """Light of each channel, by the channel's name in protocols."""
     gating: LightGating
     """How light is let onto the sample."""
+    keep_closed: tuple[str, ...] = ()
+    """Labels of shutters that no channel needs open (a transmitted-light shutter, a laser's): closed before anything else, between
+    exposures and at the end, and read back. What a channel's preset sets of them is left out."""
+    keep_off: tuple[PropertySetting, ...] = ()
+    """Settings that make dark which lamps and lasers no channel uses, treated alike."""
+    no_light: tuple[str, ...] = ()
+    """Labels of devices that `check` takes for lamps or shutters by their names, though they give the sample no light."""
     stage: Stage
     """XY stage, Z drive and autofocus."""
     plate_calibration: dict[str, tuple[float, float]] | None = None
@@ -328,6 +206,50 @@ class MicroscopeProfile(FrozenModel):
                     "settle on the sample; allowed: 0, or a shutter or a camera's wire (gating.how)"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _each_light_can_be_off(self) -> Self:
+        for channel, source in self.light_sources.items():
+            if source.switch_off or (source.labels is not None and self.gating.how == "core_shutter"):
+                continue
+            what = (
+                "no label is dark: name what makes the light so (the lamp's switch), or let a shutter do it (gating.how: core_shutter)"
+                if source.labels is not None
+                else "should have at least 1 item: what makes the light dark"
+            )
+            raise ValueError(f"light_sources.{channel}.switch_off: {what}")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_kept_dark_lights_no_channel(self) -> Self:
+        if self.gating.shutter in self.keep_closed:
+            raise ValueError(f"keep_closed: {self.gating.shutter!r} is gating.shutter, which exposures open")
+        for channel, source in self.light_sources.items():
+            used = {source.device, *(setting.device for setting in source.switch_off)}
+            if closed := used & set(self.keep_closed):
+                raise ValueError(f"keep_closed: {min(closed)!r} is what lights {channel} (light_sources.{channel})")
+            for off in self.keep_off:
+                if off.is_of(source.device, source.property) or any(
+                    off.is_of(setting.device, setting.property) for setting in source.switch_off
+                ):
+                    raise ValueError(
+                        f"keep_off: {off.device}.{off.property} is what lights {channel} (light_sources.{channel})"
+                    )
+        return self
+
+    def off_settings(self) -> Iterator[tuple[str, PropertySetting, float]]:
+        """Yield each setting that makes something dark: whose it is, the setting, and how far from it a value read back may lie."""
+        for channel, source in self.light_sources.items():
+            for setting in source.switch_off:
+                is_power = setting.is_of(source.device, source.property)
+                yield channel, setting, source.tolerance if is_power else _SAME
+        for setting in self.keep_off:
+            yield "keep_off", setting, _SAME
+
+    @property
+    def shutters(self) -> tuple[str, ...]:
+        """Shutters that are closed whenever it is to be dark: that of the exposures first."""
+        return (*filter(None, [self.gating.shutter]), *self.keep_closed)
 
     def light_source(self, channel: str) -> LightSource:
         """Return the light source of a channel.
@@ -437,6 +359,8 @@ class MicroscopeProfile(FrozenModel):
         return profile_path.parent / Path(self.config)
 
 
+_SAME = 1e-6
+"""Difference of two values of a switch that is none."""
 _LARGEST_OFF_PLANE_UM = 50.0
 """Plates sag and bow by tens of micrometres (ANSI/SLAS footprints allow 0.1 mm and more over the plate)."""
 _SCALE_TOLERANCE = 0.02

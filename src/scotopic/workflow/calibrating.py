@@ -144,6 +144,11 @@ def calibrate_light(
     from scotopic.workflow.calibration_plots import light_figure
 
     profile, channel = _opened(profile_path, channel)
+    source = profile.light_source(channel)
+    if source.labels is not None:
+        told = "has positions, not a range: write the transmission of each, as measured with a power meter, into its labels"
+        problem = Problem(f"{source.device} {told}", str(profile_path), key=f"light_sources.{channel}")
+        raise ProblemsError([problem])
     ask(f"{_SLIDE}. It is lit with {channel} at many powers, some 100 times; nothing moves.")
     found: LightFigures = _measured(
         profile_path, profile, channel, say, lambda shots: measure_light(shots, profile, say)
@@ -156,7 +161,7 @@ def calibrate_light(
         f"drift                  {found.drift_percent:+.2f} %, taken out; spread of repeats {found.stability_percent:.2f} %"
     )
     key = ("light_sources", channel)
-    least = found.least_percent / 100 * profile.light_source(channel).max
+    least = found.least_percent / 100 * (source.max or 0.0)
     curve = [
         {"led_percent": percent, "relative_power": float(f"{max(value, 0.0):.5g}")}
         for percent, value, _ in found.response
@@ -414,14 +419,16 @@ def _measured(
         lit = profile.model_copy(update={"simulator": simulator})
     with microscope_lock(profile, profile_path):
         core = open_microscope(lit, profile_path)
-        shots = Shots(core, profile, channel)
         try:
-            return measure(shots)
-        except CannotTellError as error:
-            raise ProblemsError([Problem(f"{error}; the profile is as it was", str(profile_path))]) from error
+            shots = Shots(core, profile, channel)
+            try:
+                return measure(shots)
+            except CannotTellError as error:
+                raise ProblemsError([Problem(f"{error}; the profile is as it was", str(profile_path))]) from error
+            finally:
+                say(f"light given to what lies there: {rounded(shots.sample_dose_ms / 1000)} s at full power")
         finally:
             close_microscope(core)
-            say(f"light given to what lies there: {rounded(shots.sample_dose_ms / 1000)} s at full power")
 
 
 def _write(profile_path: Path, measured: Measured, figure: Figure, say: Callable[[str], None]) -> Path:
