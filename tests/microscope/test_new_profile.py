@@ -82,6 +82,8 @@ def test_what_the_hardware_lacks_is_asked_for_and_odd_names_stay_what_they_are()
         z_drives=("on",),
         autofocus=(),
         shutters=(),
+        gated=(),
+        lamps=(),
         powers=(
             Power("it's # 1", "Intensity", 0, 1048575, is_whole=True),
             Power("Other", "Power", 2, 5, is_whole=False),

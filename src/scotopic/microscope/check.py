@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scotopic.microscope.config_file import read_config
+from scotopic.microscope.lamp_check import check_lamps_in_file
 from scotopic.microscope.presets import CORE, contradiction, ours
 from scotopic.protocol import (
     LEAST_WELLS,
@@ -183,6 +184,7 @@ def _check_devices(subject: Subject, config: ConfigFile) -> None:
                 key, f"= {label!r}: no device of this label in {config.path.name}{hint(label, config.devices)}"
             )
     _check_presets(subject, config)
+    check_lamps_in_file(subject, config)
     _check_libraries(subject, config)
     if profile.gating.how == "camera_ttl" and protocol.exposure_order != "as_listed":
         report.facts.append(("light gating", "by the camera, light on only while it exposes"))

@@ -49,6 +49,11 @@ class ConfigFile:
         wanted = set(labels) - python
         return {device.library for device in self.model.devices if device.name in wanted}
 
+    @property
+    def loaded(self) -> list[tuple[str, str, str]]:
+        """Device, property and value of each line that sets a property before or after devices are initialised."""
+        return [(d.name, each.name, each.value) for d in self.model.devices for each in d.properties]
+
     def preset(self, group: str, name: str) -> list[tuple[str, str, str]] | None:
         """Return (device, property, value) of a preset, or None if there is no such preset."""
         presets = self.model.config_groups[group].presets if group in self.model.config_groups else {}

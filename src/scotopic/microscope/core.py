@@ -11,6 +11,7 @@ from pymmcore_plus.experimental.unicore import CameraDevice, Device, UniMMCore
 
 from scotopic.microscope.adapters import adapter_folder
 from scotopic.microscope.config_file import loadable, read_config
+from scotopic.microscope.lamp_check import refuse_unnamed_light
 from scotopic.microscope.presets import ours
 from scotopic.protocol import LIGHT_LEVEL_GROUP, ImagingProtocol, MicroscopeProfile
 from scotopic.protocol.simulator_setup import SimulatorSetup
@@ -121,7 +122,7 @@ def open_microscope(
     Raises
     ------
     ProblemsError, RuntimeError
-        If the configuration cannot be loaded.
+        If the configuration cannot be loaded, or a channel's preset switches on light that the profile does not name.
     """
     core = load_config(profile.config_path(profile_path))
     try:
@@ -131,6 +132,7 @@ def open_microscope(
         switch_light_off(core, profile)
         _choose_devices(core, profile)
         if protocol is not None:
+            refuse_unnamed_light(core, profile, protocol.channels)
             define_light_levels(core, profile, protocol)
         core.updateSystemStateCache()
     except BaseException:

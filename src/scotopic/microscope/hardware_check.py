@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scotopic.microscope.check import CheckReport, Subject, check_orientation, hint
 from scotopic.microscope.core import channel_settings, is_same, light_level_settings, switch_light_off
+from scotopic.microscope.lamp_check import check_lamps_of_core, check_open_shutters
 from scotopic.microscope.presets import lets_light_on
 from scotopic.protocol import LIGHT_LEVEL_GROUP
 
@@ -45,9 +46,11 @@ def check_hardware(
     switch_light_off(core, profile)
     _compare_light_sources(core, subject)
     _compare_presets(core, subject)
+    lamps = check_lamps_of_core(core, subject)
     _compare_light_levels(core, subject)
     if not subject.report.problems:
         _set_filters(core, subject)
+        check_open_shutters(core, subject, lamps, "after the channel's presets were set")
     _compare_camera(core, subject)
     _compare_pixel_size(core, subject)
     _compare_stage(core, subject)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import yaml
 from pymmcore_plus import DeviceType, PropertyType
 
+from scotopic.microscope.lamps import POWER_NAMES, SYSTEM_PRESETS, config_lines, lamps_of_core
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from pymmcore_plus import CMMCorePlus
 
 logger = logging.getLogger(__name__)
-_POWER_NAMES = ("intensity", "power", "level", "voltage", "brightness", "current", "volts", "percent")
-"""What light sources call their power, the likeliest first."""
 _SWITCH_NAMES = re.compile(r"enable|state|on.?off|^on$|emission|shutter", re.IGNORECASE)
 _OFF_VALUES = ("0", "Off", "off", "OFF", "Disabled", "False")
 UNKNOWN = "# ?"
@@ -58,6 +58,11 @@ class Hardware:
     z_drives: tuple[str, ...]
     autofocus: tuple[str, ...]
     shutters: tuple[str, ...]
+    """The likeliest first: that of the exposures."""
+    gated: tuple[str, ...]
+    """Those of them that it opens and closes itself."""
+    lamps: tuple[Switch, ...]
+    """What switches off the lamps whose power cannot be set."""
     powers: tuple[Power, ...]
     switches: tuple[Switch, ...]
     presets: dict[str, tuple[str, ...]]
@@ -79,15 +84,22 @@ def look_at_hardware(core: CMMCorePlus) -> Hardware:
         return tuple(sorted(labels, key=lambda label: label != current))
 
     camera = core.getCameraDevice()
+    shutters, powers, switches = (
+        of_type(DeviceType.Shutter, core.getShutterDevice()),
+        _powers(core),
+        tuple(_switches(core)),
+    )
     groups = sorted(core.getAvailableConfigGroups(), key=lambda g: (g != core.getChannelGroup(), g != "Channel"))
     return Hardware(
         cameras=of_type(DeviceType.Camera, camera),
         xy_stages=of_type(DeviceType.XYStage, core.getXYStageDevice()),
         z_drives=of_type(DeviceType.Stage, core.getFocusDevice()),
         autofocus=of_type(DeviceType.AutoFocus, core.getAutoFocusDevice()),
-        shutters=of_type(DeviceType.Shutter, core.getShutterDevice()),
-        powers=tuple(_powers(core)),
-        switches=tuple(_switches(core)),
+        shutters=shutters,
+        gated=tuple(_works_on(core, shutters[0]) if shutters else ()),
+        lamps=tuple(_lamps(core, shutters, {power.device for power in powers}, switches)),
+        powers=tuple(powers),
+        switches=switches,
         presets={group: tuple(core.getAvailableConfigs(group)) for group in groups if group not in {"System", "Core"}},
         width_px=core.getImageWidth() if camera else 0,
         height_px=core.getImageHeight() if camera else 0,
@@ -95,6 +107,34 @@ def look_at_hardware(core: CMMCorePlus) -> Hardware:
         pixel_size_um=core.getPixelSizeUm(),
         exposure_ms=_exposures(core, camera),
     )
+
+
+def _works_on(core: CMMCorePlus, shutter: str) -> Iterator[str]:
+    """Yield the devices that a shutter made of others works on."""
+    devices = set(core.getLoadedDevices())
+    with _told_if_it_does_not_answer(shutter):
+        for name in core.getDevicePropertyNames(shutter):
+            if (value := core.getProperty(shutter, name)) in devices:
+                yield value
+
+
+def _lamps(
+    core: CMMCorePlus, shutters: Sequence[str], powers: Collection[str], switches: Sequence[Switch]
+) -> Iterator[Switch]:
+    """Yield what switches off each lamp that is no shutter and has no power: its switch, or what the system presets set of it."""
+    lamps = lamps_of_core(core, shutters[0] if shutters else None)
+    done = {*shutters, *powers}
+    for preset in SYSTEM_PRESETS:
+        for device, name, value in config_lines(core, "System", preset):
+            known = device in lamps.lamps or (device, name) in lamps.switched_off
+            if device not in done and known and lamps.is_off(device, name, value):
+                done.add(device)
+                yield Switch(device, name, value)
+    for device in sorted(lamps.lamps - done):
+        own = [switch for switch in switches if switch.device == device]
+        if core.getDeviceType(device) == DeviceType.State:
+            own = [Switch(device, "State", "0")]
+        yield from own
 
 
 def _exposures(core: CMMCorePlus, camera: str) -> tuple[float, float] | None:
@@ -106,7 +146,7 @@ def _exposures(core: CMMCorePlus, camera: str) -> tuple[float, float] | None:
 def _powers(core: CMMCorePlus) -> list[Power]:
     found: list[tuple[int, Power]] = []
     for device, name in _properties(core):
-        rank = next((number for number, each in enumerate(_POWER_NAMES) if each in name.lower()), None)
+        rank = next((number for number, each in enumerate(POWER_NAMES) if each in name.lower()), None)
         with _told_if_it_does_not_answer(device):
             kind = core.getPropertyType(device, name)
             is_number = kind in {PropertyType.Integer, PropertyType.Float}
@@ -186,11 +226,12 @@ def profile_text(hardware: Hardware, name: str, config: str) -> str:
             *(
                 f"      # - {{device: {_quoted(s.device)}, property: {_quoted(s.property)}, value: {_quoted(s.off)}}}"
                 for s in h.switches
-                if s.device not in h.shutters
+                if s.device not in h.shutters and s not in h.lamps
             ),
             *(line for other in h.powers[1:] for line in _another_light(other, h)),
             "",
             *_gating_lines(h.shutters),
+            *_dark_lines(h),
             "",
             "stage:",
             f"  xy_device: {_first(h.xy_stages)}{_others(h.xy_stages)}",
@@ -321,3 +362,24 @@ def _gating_lines(shutters: Sequence[str]) -> list[str]:
         "  # how: camera_ttl",
         "  # overhead_ms: 0.1",
     ]
+
+
+def _dark_lines(hardware: Hardware) -> list[str]:
+    """Return what is to be dark throughout: all shutters and lamps that no channel of the profile uses."""
+    h = hardware
+    used = {*h.gated, *(power.device for power in h.powers)}
+    shutters = [_quoted(label) for label in h.shutters[1:] if label not in used]
+    lines = [
+        "",
+        "# Dark throughout, whatever a preset says. If a channel needs one of these, move it to that channel's switch_off, and",
+        "# let its preset switch it on. What `check` takes for a light and is none goes into `no_light: [label]`.",
+    ]
+    if shutters:
+        lines.append(f"keep_closed: [{', '.join(shutters)}]")
+    if h.lamps:
+        lines.append("keep_off:")
+        lines += [
+            f"  - {{device: {_quoted(s.device)}, property: {_quoted(s.property)}, value: {_quoted(s.off)}}}"
+            for s in h.lamps
+        ]
+    return lines if shutters or h.lamps else []

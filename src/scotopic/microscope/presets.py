@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scotopic.microscope.lamps import is_own_line, line_of
 from scotopic.protocol import same_property
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def ours(profile: MicroscopeProfile, source: LightSource, device: str, name: str
     stage = profile.stage
     if device == CORE:
         return "the profile chooses camera, stages and shutter"
-    if device == profile.gating.shutter:
+    if device == profile.gating.shutter and not (line_of(name) and is_own_line(source, device, name)):
         return "the shutter is open during an exposure alone"
     if device in profile.keep_closed:
         return "keep_closed keeps it closed"

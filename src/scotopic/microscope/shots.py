@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from scotopic.microscope.core import define_light_levels, switch_light_off
 from scotopic.microscope.exposure import ExposureFailedError, expose, set_filters, set_level
+from scotopic.microscope.lamp_check import refuse_unnamed_light
 from scotopic.protocol import ImagingProtocol
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class Shots:
     """Takes images of one channel for calibration; nothing moves."""
 
     def __init__(self, core: CMMCorePlus, profile: MicroscopeProfile, channel: str) -> None:
+        refuse_unnamed_light(core, profile, [channel])
         # Below what the profile takes for reliable as well: that is what is to be found out, and a power that is raised to it
         # would be taken for another.
         stated = profile.light_source(channel)

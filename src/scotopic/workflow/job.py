@@ -132,6 +132,9 @@ def _compare_hardware(
 
     try:
         core = open_microscope(profile, profile_path, protocol)
+    except ProblemsError as error:
+        report.problems += error.problems
+        return
     except (RuntimeError, OSError) as error:
         report.problems.append(Problem(str(error), str(profile.config_path(profile_path))))
         return

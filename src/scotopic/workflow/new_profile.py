@@ -62,6 +62,7 @@ def new_profile(config: Path, say: Callable[[str], None], *, out: Path | None = 
         ("autofocus", hardware.autofocus),
         ("shutter", hardware.shutters),
         ("power of a light", tuple(f"{power.device}.{power.property}" for power in hardware.powers)),
+        ("lamp to keep off", tuple(f"{switch.device}.{switch.property}" for switch in hardware.lamps)),
         ("switch of a light", tuple(f"{switch.device}.{switch.property}" for switch in hardware.switches)),
     ):
         say(f"{what + ':':<18} {', '.join(found) or 'none found'}")
