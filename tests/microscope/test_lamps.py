@@ -106,9 +106,11 @@ def test_a_preset_that_lets_no_light_on_passes(devices, lines, tmp_path):
     assert by_core(job, path) == []
 
 
-def test_what_the_gating_shutter_works_on_is_gated_by_it(tmp_path):
-    devices = "Device,Gate,Utilities,State Device Shutter\nDevice,Lines,DemoCamera,DStateDevice"
-    path = cfg(tmp_path, devices, "Property,Gate,State Device,Lines", *preset("Lines,State,2"))
+@pytest.mark.parametrize("name", ["Lines", "LED2"])
+def test_what_the_gating_shutter_works_on_is_gated_by_it(name, tmp_path):
+    """As in the demo configuration of Micro-Manager, whose `LED Shutter` works on `LED`."""
+    devices = f"Device,Gate,Utilities,State Device Shutter\nDevice,{name},DemoCamera,DStateDevice"
+    path = cfg(tmp_path, devices, f"Property,Gate,State Device,{name}", *preset(f"{name},State,2"))
     job = load_job("quickstart", "demo")
     gating = job.profile.gating.model_dump() | {"shutter": "Gate"}
     changed(job, gating=gating)

@@ -216,8 +216,9 @@ def _lamps(
     system: Mapping[str, Iterable[Line]],
 ) -> Lamps:
     """Put together what is known; `behind` are properties of devices whose value is the label of another device."""
-    inert = inert | {_CORE}
-    # What the exposures' own shutter works on is gated by it.
+    # What the exposures' own shutter works on is gated by it, unless it is a shutter that can be opened by itself.
+    gated = {works_on for each, _, works_on in behind if each == shutter} - shutters
+    inert = inert | gated | {_CORE}
     ungated = shutters - inert - {shutter}
     lamps = lamps | {works_on for each, name, works_on in behind if each in ungated and name != "HubID"}
     found = Lamps(frozenset(shutters - inert), frozenset(lamps - inert), frozenset(inert), labels, frozenset())
