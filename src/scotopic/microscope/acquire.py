@@ -16,7 +16,7 @@ from pymmcore_plus.mda import RunState
 from wakepy import keep
 
 from scotopic.microscope.check import DISK_RESERVE_BYTES
-from scotopic.microscope.core import close_microscope, open_microscope, switch_light_off
+from scotopic.microscope.core import close_microscope, open_microscope
 from scotopic.microscope.engine import AcquisitionEngine, BudgetUsedUpError, StoppedError
 from scotopic.microscope.hardware_check import check_hardware
 from scotopic.microscope.light_guard import LightGuard
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
     from scotopic.microscope.director import Director
+    from scotopic.microscope.watchdog import Watchdog
     from scotopic.protocol import ImagingProtocol, MicroscopeProfile
     from scotopic.store import PlateStore, SiteRecord
 
@@ -42,6 +43,10 @@ BEAT_S = 0.1
 _BEATS_PER_REQUEST = 5
 _BEATS_PER_STATUS = 50
 _WAITING = (RunState.WAITING, RunState.PAUSED)
+_LOADS_S = 300.0
+"""Longest time in which hardware is loaded (stages home), or unloaded."""
+_ANSWERS_S = 15.0
+"""What the main thread does longer than it may is said after this time."""
 
 
 @dataclass
@@ -101,6 +106,7 @@ def acquire(
     core: CMMCorePlus | None = None,
     director: Director | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    keep_guarded: Callable[[], None] = lambda: None,
 ) -> AcquireResult:
     """Acquire a protocol into a run folder, or go on where an earlier acquisition into it stopped.
 
@@ -117,6 +123,8 @@ def acquire(
         Decides which images are taken; as the protocol plans without one.
     on_progress : callable
         Called after each site.
+    keep_guarded : callable
+        Called every few seconds, and where the process has to end at once: makes sure that a guard watches over it.
 
     Returns
     -------
@@ -138,12 +146,13 @@ def acquire(
     records = run.ledger.read()
     refuse_a_ledger_that_forgets(run, plate, records, protocol.frames_per_site)
     check_last_sites(run, plate, records, protocol.frames_per_site)
-    job = _Acquisition(protocol, profile, run, plate, records, on_progress, director)
+    job = _Acquisition(protocol, profile, run, plate, records, on_progress, director, keep_guarded)
     job.write_status("running")
     try:
         with (
             microscope_lock(profile, profile_path),
-            LightGuard(core, profile, job.asked_to_end, job.last_words) as guard,
+            job.light_guard(core) as guard,
+            job.pulse(),
         ):
             end, message = _acquired(job, core, profile_path, guard)
     except ProblemsError as error:
@@ -168,6 +177,7 @@ def _acquired(
     """Acquire with the core that is given, or with one that is loaded for it and unloaded again."""
     if core is not None:
         return job.acquire(core, profile_path, guard)
+    guard.watchdog.step("loading the hardware", _LOADS_S)
     opened = open_microscope(job.profile, profile_path, job.protocol)
     try:
         guard.take(opened)
@@ -176,6 +186,7 @@ def _acquired(
         try:
             guard.give_back()
         finally:
+            guard.watchdog.step("unloading the hardware", _LOADS_S)
             close_microscope(opened)
 
 
@@ -191,8 +202,9 @@ class _Acquisition:
         records: list[FrameRecord],
         on_progress: Callable[[Progress], None],
         director: Director | None,
+        keep_guarded: Callable[[], None],
     ) -> None:
-        self._director = director
+        self._director, self._keep_guarded = director, keep_guarded
         self.protocol, self.profile = protocol, profile
         self._run, self._plate = run, plate
         self._on_progress = on_progress
@@ -234,9 +246,25 @@ class _Acquisition:
         self._done_before = len(self._finished)
         self._last_site = ""
         self._engine: AcquisitionEngine | None = None
+        self._watchdog: Watchdog | None = None
+        self._make_dark: Callable[[], None] = lambda: None
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._status_lock = threading.Lock()
         self._state, self._message = "running", ""
+
+    @contextmanager
+    def light_guard(self, core: CMMCorePlus | None) -> Iterator[LightGuard]:
+        """Own the light, and let the run folder say whether it may be on."""
+        mark = self._run.light_mark
+        guard = LightGuard(core, self.profile, self.asked_to_end, self.last_words, mark.write)
+        self._watchdog, self._make_dark = guard.watchdog, guard.off
+        self._watchdog.on_hang = self._device_is_silent
+        mark.write(0)
+        try:
+            with guard:
+                yield guard
+        finally:
+            mark.close()
 
     def acquire(self, core: CMMCorePlus, profile_path: Path, guard: LightGuard) -> tuple[EndReason, str]:
         """Compare the hardware with the profile, run the sequence on it, and return how it ended.
@@ -246,6 +274,8 @@ class _Acquisition:
         ProblemsError
             If the hardware is not what the profile says, or was opened with another protocol.
         """
+        watchdog = guard.watchdog
+        watchdog.step("comparing the hardware with the profile", _LOADS_S)
         found = check_hardware(core, self.protocol, self.profile, profile_path)
         if found.problems:
             raise ProblemsError(found.problems)
@@ -257,19 +287,21 @@ class _Acquisition:
             compared=[level.name for level in self.protocol.levels_of(self.protocol.channel)],
             camera=self.profile.camera if self.profile.verification.light_check else None,
             on_site=self._site_done,
+            on_wait=lambda: watchdog.step("waiting for the disk"),
         )
         self._engine = AcquisitionEngine(
             core,
             self.protocol,
             self.profile,
             recorder,
+            watchdog,
             finished=frozenset(self._finished),
             attempts=self._attempts,
             sample_dose_ms=self._dose_ms,
             begun_at=self._begun_at,
             director=self._director,
             before_site=self._before_site,
-            on_silence=self._camera_is_silent,
+            on_silence=self._device_is_silent,
             on_wait=self._wait_for_time_point,
         )
         self._tell_the_engine_to_end()  # a signal may have come before there was one
@@ -278,7 +310,7 @@ class _Acquisition:
         before = core.mda.set_engine(self._engine)
         try:
             # Where the system does not let a program keep it awake, the run goes on without a word: it resumes anyway.
-            with keep.running(on_fail="pass"), self._pulse():
+            with keep.running(on_fail="pass"):
                 try:
                     core.mda.run(self.protocol.to_sequence(self.profile))
                 finally:
@@ -331,12 +363,17 @@ class _Acquisition:
             self._engine.stop_now = self._engine.stop_now or self._is_to_stop
             self._engine.finish_after_site = self._engine.finish_after_site or self._is_to_finish
 
-    def last_words(self, message: str) -> None:
-        """Note how it ended, from another thread, where the process has to end at once."""
-        self.write_status("failed", message)
+    def last_words(self, message: str, is_dark: bool) -> None:
+        """Note how it ended, from another thread, where the process has to end at once.
+
+        Where light may be on, it does not say that it has ended: a guard has to see to it.
+        """
+        if not is_dark:
+            self._keep_guarded()
+        self.write_status("failed" if is_dark else "interrupted", message)
 
     @contextmanager
-    def _pulse(self) -> Iterator[None]:
+    def pulse(self) -> Iterator[None]:
         """Beside the run: heed what others ask of it through the run folder, and keep the status's heart beating."""
         ended = threading.Event()
 
@@ -347,7 +384,9 @@ class _Acquisition:
                     self._end_the_wait()
                     if number % _BEATS_PER_REQUEST == 0:
                         self._heed_requests()
+                    self._count_waiting_as_life()
                     if number % _BEATS_PER_STATUS == 0:
+                        self._keep_guarded()
                         self.write_status()
                 except Exception:
                     logger.exception("the run goes on, but")  # whatever it is, a later beat may fare better
@@ -372,6 +411,15 @@ class _Acquisition:
                 else "finishing this site; Ctrl-C again stops at once"
             )
             logger.warning("asked to end: %s", what)
+
+    def _count_waiting_as_life(self) -> None:
+        """While the runner of pymmcore-plus waits, or was paused, its thread says nothing, and does not hang."""
+        engine, watchdog = self._engine, self._watchdog
+        if engine is None or watchdog is None:
+            return
+        phase = engine.mmcore.mda.status.phase
+        if phase == RunState.PAUSED or (phase == RunState.WAITING and self._waiting):
+            watchdog.step("waiting")
 
     def _end_the_wait(self) -> None:
         """Where the run is to end, end the wait for the next time point as well."""
@@ -412,10 +460,12 @@ class _Acquisition:
         paused, since = "", time.monotonic()
         while (reason := self._reason_to_pause()) and self._engine and not self._engine.finish_after_site:
             if reason != paused:
-                switch_light_off(self._engine.mmcore, self.profile)
+                self._make_dark()
                 paused = reason
                 self._state, self._message = "paused", reason
                 self._tell()
+            if self._watchdog is not None:
+                self._watchdog.step("paused")
             time.sleep(5 * BEAT_S)
         if paused:
             self._paused_s += time.monotonic() - since
@@ -433,7 +483,7 @@ class _Acquisition:
         left = self._seconds_left() if self._waiting else None
         return self._waiting + ("" if left is None else f"; done at about {_clock(time.time() + left)}")
 
-    def _camera_is_silent(self, what: str) -> None:
+    def _device_is_silent(self, what: str) -> None:
         self._message = what
         self._tell()
 
@@ -573,6 +623,15 @@ class _Acquisition:
             saved_dose_ms=self._saved_ms,
         )
 
+    def _silence(self) -> tuple[float, str]:
+        """Return when the main thread was last known not to hang (seconds since the epoch), and what it does since then."""
+        now, watchdog = time.time(), self._watchdog
+        if watchdog is None or self._state not in {"running", "paused"}:
+            return now, ""
+        silent_s = now - watchdog.alive_at
+        told = f"no answer for {silent_s:.0f} s: {watchdog.step_name}" if silent_s > _ANSWERS_S else ""
+        return watchdog.alive_at, told
+
     def write_status(self, state: str | None = None, message: str = "") -> None:
         """Write `status/acquire.json`: with another state, or only what has changed meanwhile."""
         with self._status_lock:
@@ -580,10 +639,12 @@ class _Acquisition:
                 self._state, self._message = state, message
                 self._waiting = ""
             progress = self.progress()
+            alive_at, silence = self._silence()
             self._run.write_status(
                 "acquire",
                 state=self._state,
-                message=self._message,
+                message=self._message or silence,
+                heartbeat=datetime.fromtimestamp(alive_at, UTC).isoformat(timespec="milliseconds"),
                 ended_by=self._ended_by,
                 started=self._started,
                 sites={"planned": progress.sites_planned, "finished": progress.sites_done},

@@ -22,9 +22,11 @@ from scotopic.microscope.exposure import (
     check_position,
     expose,
     go_to,
+    lit_limit_s,
     set_filters,
     set_level,
 )
+from scotopic.microscope.watchdog import HungError
 from scotopic.protocol import HardwareFocus, rounded
 from scotopic.store import FrameRecord, VisitRecord
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from useq import MDAEvent, MDASequence
 
     from scotopic.microscope.director import Director
+    from scotopic.microscope.watchdog import Watchdog
     from scotopic.protocol import ImagingProtocol, LightLevel, LightSource, MicroscopeProfile
     from scotopic.store import Recorder
 
@@ -44,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 _PAUSE_S = 1.0
 """What takes longer between two sites was a pause."""
+_AUTOFOCUS_S = 60.0
+"""Longest time of one attempt of an autofocus."""
 
 
 class StoppedError(Exception):
@@ -111,6 +116,7 @@ class AcquisitionEngine(MDAEngine):
         protocol: ImagingProtocol,
         profile: MicroscopeProfile,
         recorder: Recorder,
+        watchdog: Watchdog,
         *,
         finished: Collection[SiteKey],
         attempts: dict[SiteKey, int],
@@ -127,6 +133,8 @@ class AcquisitionEngine(MDAEngine):
         ----------
         recorder : Recorder
             Takes the frames. It stays the caller's to close, after the run.
+        watchdog : Watchdog
+            Hears of each step, and of each light before it goes on. Begun and ended by the caller.
         finished : collection of (well, site, t)
             Sites that are never exposed again.
         attempts : dict of (well, site, t) to int
@@ -140,7 +148,7 @@ class AcquisitionEngine(MDAEngine):
         before_site : callable
             Called with the time point before the stage moves to a site. It may wait, for as long as the run is to pause, or raise.
         on_silence : callable
-            Told, from another thread, when the camera does not answer.
+            Told, from another thread, when a device does not answer while light may be on.
         on_wait : callable
             Told the time point that is waited for, and when it is due (seconds since the epoch).
         """
@@ -152,6 +160,7 @@ class AcquisitionEngine(MDAEngine):
         }
         self._levels = {level.name: level for level in protocol.light_levels}
         self._recorder = recorder
+        self._watchdog = watchdog
         self._finished = finished
         self._attempts = attempts
         self._sample_dose_ms = sample_dose_ms
@@ -250,6 +259,7 @@ class AcquisitionEngine(MDAEngine):
         StoppedError
             If someone has asked the run to end, or the next site would exceed the light budget.
         """
+        self._watchdog.step("a new frame")
         if self._visit is None or self._visit.key != self._key(event):
             self._visit = self._new_visit(event)
         self._stop_if_asked()
@@ -288,6 +298,7 @@ class AcquisitionEngine(MDAEngine):
         SkipEvent
             If it is not.
         """
+        self._await_decision()
         decision = self._director.level(visit.place, self._level(event))
         self._stop_if_asked()  # it may have waited
         if decision.anew:
@@ -316,9 +327,8 @@ class AcquisitionEngine(MDAEngine):
         self._exposing_since = time.perf_counter()
         try:
             self._recorder.exposing(self._exposing(visit, event))
-            if self._setting_is_lighting:
-                self._retried(lambda: self._light(event))
-            exposure = expose(self.mmcore, self._profile, lambda told: self._is_silent(visit, event, told))
+            self._retried(lambda: self._light(visit, event))
+            exposure = expose(self.mmcore, self._profile, self._watchdog)
         except Exception as error:  # whatever it is: first of all it is dark again, then the light is noted
             failed_at = time.perf_counter()
             still_on = self._dark_again()
@@ -448,6 +458,7 @@ class AcquisitionEngine(MDAEngine):
         key = self._key(event)
         place = Place(key, self._attempts.get(key, 0) + 1, event.index.get("p", 0))
         xy_um = (event.x_pos or 0.0, event.y_pos or 0.0)
+        self._await_decision()
         visit = SiteVisit(place, xy_um, event.z_pos, left_out=self._director.site(place))
         if visit.left_out:
             return visit
@@ -491,6 +502,7 @@ class AcquisitionEngine(MDAEngine):
         if visit.skip_reason or not isinstance(focus, HardwareFocus):
             return
         try:
+            self._watchdog.step("autofocus", focus.retries * _AUTOFOCUS_S)
             autofocus(self.mmcore, self._profile, focus.retries)
             visit.focus = "ok"
             visit.focused_at_um = self.mmcore.getZPosition()
@@ -530,9 +542,7 @@ class AcquisitionEngine(MDAEngine):
             self._position = self._regained(visit, z_um, error)
         self._make_sure_that_it_is_dark()
         exposure_ms = set_filters(self.mmcore, self._profile, self._level(event))
-        self._read_back = self._read_back[0], exposure_ms
-        if not self._setting_is_lighting:
-            self._set_level(event)
+        self._read_back = 0.0, exposure_ms
 
     def _regained(self, visit: SiteVisit, z_um: float | None, error: NotAsAskedError) -> tuple[float, float, float]:
         """Command a position again that was lost since it was reached; return it, if the site had not begun.
@@ -553,36 +563,45 @@ class AcquisitionEngine(MDAEngine):
         go_to(self.mmcore, self._profile, visit.xy_um, z_um)
         return check_position(self.mmcore, self._profile, visit.xy_um, z_um)
 
-    def _set_level(self, event: MDAEvent) -> None:
-        """Set the level of an event; if that fails, all is off again."""
-        try:
-            led_percent = set_level(self.mmcore, self._profile, self._source(event), self._level(event))
-        except RuntimeError:
-            switch_light_off(self.mmcore, self._profile)
-            raise
-        self._read_back = led_percent, self._read_back[1]
-
     def _make_sure_that_it_is_dark(self) -> None:
         """Before a level is set nothing may be on: a listener, a preset or a person may have switched on a light."""
+        self._watchdog.darkens()
         if found := list(lights_on(self.mmcore, self._profile)):
             self.times_found_lit += 1
             logger.warning("before an exposure was light on that nobody had asked for: %s", "; ".join(found))
             switch_light_off(self.mmcore, self._profile)
+        self._watchdog.dark()
 
     @property
     def _setting_is_lighting(self) -> bool:
-        """Whether a level that is set lights the sample: then it is set last of all, and nothing is waited for."""
+        """Whether a level that is set lights the sample."""
         return self._profile.gating.how == "software"
 
-    def _light(self, event: MDAEvent) -> None:
-        """Set the level of an event, which lights the sample until the exposure has ended, and note since when."""
+    def _light(self, visit: SiteVisit, event: MDAEvent) -> None:
+        """Set the level of an event, last of all before its exposure; if that fails, all is off again.
+
+        From here on light may be on, until `_dark_again` has read back that it is not.
+        """
+        level, source = self._level(event), self._source(event)
+        self._watchdog.expect_light(
+            lit_limit_s(self._profile, source, level.exposure_ms),
+            lambda told: self._is_silent(visit, event, told),
+            power=source.relative_power(level.led_percent),
+        )
         begun = time.perf_counter()
         try:
-            self._set_level(event)
+            led_percent = set_level(self.mmcore, self._profile, source, level, self._watchdog)
         except RuntimeError:
-            self._lit_before_ms += (time.perf_counter() - begun) * 1000
+            try:
+                self._watchdog.darkens()
+                switch_light_off(self.mmcore, self._profile)
+            finally:
+                dark_at = self._watchdog.dark_at or time.perf_counter()
+                self._lit_before_ms += (dark_at - begun) * 1000 * self._setting_is_lighting
+            self._watchdog.dark()
             raise
-        self._lit_since = begun
+        self._read_back = led_percent, self._read_back[1]
+        self._lit_since = begun if self._setting_is_lighting else None
 
     def _lit_until_ms(self, moment: float) -> float:
         """Return how long the sample has been lit, since its level was set, until a moment (`time.perf_counter`)."""
@@ -592,15 +611,26 @@ class AcquisitionEngine(MDAEngine):
         verification = self._profile.verification
         for attempt in range(verification.retries + 1):
             self._stop_if_asked()
+            self._watchdog.step("setting a frame up", self._set_up_s)
             try:
                 action()
                 return
-            except (LightOnError, MovedError):
+            except (LightOnError, MovedError, HungError):
                 raise
             except RuntimeError:
                 if attempt == verification.retries:
                     raise
                 time.sleep(verification.retry_delay_ms / 1000)
+
+    @property
+    def _set_up_s(self) -> float:
+        """How long one attempt to set something up may take in the dark: XY and Z may each take MMCore's timeout."""
+        return (2 * self.mmcore.getTimeoutMs() + self._profile.verification.retry_delay_ms) / 1000
+
+    def _await_decision(self) -> None:
+        """Say that the director may wait for a result, as long as the protocol allows."""
+        live = self._protocol.live
+        self._watchdog.step("waiting for a live result", live.rules.wait_s if live else 0.0)
 
     # ------------------------------------------------------------------ the ledger
 
@@ -642,8 +672,10 @@ class AcquisitionEngine(MDAEngine):
         """Switch every light off after an exposure; what stays on is raised when the frame's line is written."""
         simulator = self._profile.simulator
         still_on: LightOnError | None = None
+        self._watchdog.darkens()
         try:
             late_ms = switch_light_off(self.mmcore, self._profile)
+            self._watchdog.dark()
         except LightOnError as error:
             late_ms, still_on = error.lit_ms, error
         if simulator is None or simulator.clock == "real":  # a fast clock stands still while devices are waited for

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scotopic.microscope.core import is_same, switch_light_off
+from scotopic.microscope.core import is_same
 from scotopic.microscope.presets import lets_light_on
-from scotopic.microscope.watchdog import Watchdog
-from scotopic.protocol import LIGHT_LEVEL_GROUP, rounded
+from scotopic.protocol import LIGHT_LEVEL_GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
     from pymmcore_plus import CMMCorePlus
 
+    from scotopic.microscope.watchdog import Watchdog
     from scotopic.protocol import LightLevel, LightSource, MicroscopeProfile
-
-logger = logging.getLogger(__name__)
 
 
 class NotAsAskedError(RuntimeError):
@@ -140,7 +135,15 @@ def set_filters(core: CMMCorePlus, profile: MicroscopeProfile, level: LightLevel
     return exposure_ms
 
 
-def set_level(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel) -> float:
+def lit_limit_s(profile: MicroscopeProfile, source: LightSource, exposure_ms: float) -> float:
+    """Return how long light may be on for one image: exposure, readout and settling, and the time that devices have to answer."""
+    planned_ms = exposure_ms + profile.camera.readout_ms + source.settle_ms
+    return planned_ms / 1000 + profile.verification.camera_timeout_s
+
+
+def set_level(
+    core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel, watchdog: Watchdog
+) -> float:
     """Set the LED power of a light level and all that lets its light on, and read it back.
 
     With gating by software, that lights the sample. What is switched off between exposures comes last.
@@ -154,6 +157,8 @@ def set_level(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource
     ------
     NotAsAskedError
         If it is not as asked.
+    HungError
+        If a device has not answered in time.
     """
     power = source.device, source.property
     switches = {(s.device, s.property) for s in source.switch_off}
@@ -168,15 +173,18 @@ def set_level(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource
     lines.sort(key=order)
     for line in lines:
         device, name, value = line
+        watchdog.asks(device)
         core.setProperty(device, name, value)
         # With gating by software nothing is waited for once there is light; positions of a dimmer come before its switch.
         if profile.gating.how != "software" or order(line) < (1 if source.labels is None else 2):
             core.waitForDevice(device)
     for device, name, value in lines:
         tolerance = source.tolerance if (device, name) == power else _filter_tolerance(value)
+        watchdog.asks(device)
         _refuse_another(level, device, name, core.getProperty(device, name), value, tolerance)
     if source.settle_ms:
         time.sleep(source.settle_ms / 1000)
+    watchdog.asks(source.device)
     return source.percent_of(core.getProperty(*power))
 
 
@@ -198,9 +206,7 @@ def _filter_tolerance(value: str) -> float:
         return 0.0
 
 
-def expose(
-    core: CMMCorePlus, profile: MicroscopeProfile, on_silence: Callable[[str], None] = lambda _: None
-) -> Exposure:
+def expose(core: CMMCorePlus, profile: MicroscopeProfile, watchdog: Watchdog) -> Exposure:
     """Let the light on, take an image, and take the light off again, whatever happens.
 
     With software gating the light is on already, from the setting of the level on. The caller makes sure that all light
@@ -208,8 +214,8 @@ def expose(
 
     Parameters
     ----------
-    on_silence : callable
-        Told, from another thread, when the camera does not answer; and again when the light is off, or cannot be.
+    watchdog : Watchdog
+        Expects light already (`expect_light`); switches it off where something hangs.
 
     Raises
     ------
@@ -220,41 +226,21 @@ def expose(
     """
     shutter, gating = profile.gating.shutter, profile.gating
     planned_ms = core.getExposure() + gating.overhead_ms
-    limit_s = (core.getExposure() + profile.camera.readout_ms) / 1000 + profile.verification.camera_timeout_s
     dark_at: list[float] = []
-    answered_at: list[float] = []
-
-    def give_up() -> None:
-        what = f"the camera {profile.camera.device} has not answered for {rounded(limit_s)} s"
-        logger.error("%s; the light is being switched off", what)
-        on_silence(f"{what}; the light is being switched off")  # first: that may take as long as the camera does
-        try:
-            switch_light_off(core, profile)
-        except RuntimeError as error:
-            what += f"; {error}"
-        else:
-            dark_at.append(time.perf_counter())
-            what += "; the light is off" + (", now that it has answered" if answered_at else "")
-        logger.error(what)
-        on_silence(what)
-
     start = time.perf_counter()
     try:
-        with Watchdog(limit_s, give_up) as watchdog:
-            try:
-                start = time.perf_counter()
-                _open(core, shutter)
-                core.snapImage()
-            finally:
-                answered_at.append(time.perf_counter())
-                _close(core, profile)
-                dark_at.append(time.perf_counter())
+        try:
+            start = time.perf_counter()
+            _open(core, shutter, watchdog)
+            watchdog.asks("the camera")
+            core.snapImage()
+            watchdog.asks("the shutter" if shutter else "the light")
+        finally:
+            _close(core, profile)
+            dark_at.append(time.perf_counter())
         if shutter is not None and core.getShutterOpen(shutter):
             raise RuntimeError(f"the shutter {shutter} did not close")
-        if watchdog.has_bitten:
-            in_time = min(dark_at) < answered_at[0]
-            dark = "was switched off meanwhile" if in_time else "could not be switched off until it answered"
-            raise RuntimeError(f"the camera gave no answer for {rounded(limit_s)} s; the light {dark}")
+        watchdog.asks("the camera")
         image = core.getImage().copy()
         if image.shape != (profile.camera.height_px, profile.camera.width_px):
             raise RuntimeError(
@@ -263,6 +249,8 @@ def expose(
     except NotAsAskedError:
         raise
     except Exception as error:  # whatever it is: the sample was lit
+        if watchdog.dark_at is not None:
+            dark_at.append(watchdog.dark_at)
         lit_ms = (min(dark_at, default=time.perf_counter()) - start) * 1000
         if profile.simulator is not None and not watchdog.has_bitten:
             lit_ms = planned_ms  # a simulator's clock is not the one on the wall, unless it hangs
@@ -282,9 +270,11 @@ def _close(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
                 core.setProperty(setting.device, setting.property, setting.as_text())
 
 
-def _open(core: CMMCorePlus, shutter: str | None) -> None:
+def _open(core: CMMCorePlus, shutter: str | None, watchdog: Watchdog) -> None:
     if shutter is not None:
+        watchdog.asks(f"the shutter {shutter}")
         core.setShutterOpen(shutter, True)
         core.waitForDevice(shutter)
+        watchdog.asks(f"the shutter {shutter}")
         if not core.getShutterOpen(shutter):
             raise NotAsAskedError(f"the shutter {shutter} did not open")

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from scotopic.microscope.core import switch_light_off
+from scotopic.microscope.watchdog import OUT_OF_REACH, SWITCH_OFF_S, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +31,8 @@ _HURRIED = 3
 """So many signals mean that the process is to end, whatever hangs."""
 _GRACE_S = 2.0
 """Time that a run which heeds them has to end by itself."""
-_SWITCH_OFF_S = 3.0
-"""Time that light has to go off where a device hangs."""
 _EXIT_INTERRUPTED = 130
+_IS_OFF = "the light is off"
 _WINDOWS_WAITS_S = 4.5
 """Windows gives a process 5 s after such an event."""
 
@@ -47,7 +47,8 @@ class LightGuard:
 
     Python runs handlers only between two of its own steps, and a device that hangs lets it do none. Where three signals
     have come and the work does not end, another thread switches the light off, as far as it can be reached, says what
-    it read back, and ends the process.
+    it read back, and ends the process. So does the watchdog where light that may be on cannot be reached: the guard
+    outside the process, or the end of a simulated microscope, makes it dark then.
     """
 
     def __init__(
@@ -55,7 +56,8 @@ class LightGuard:
         core: CMMCorePlus | None,
         profile: MicroscopeProfile,
         on_signal: Callable[[str], None],
-        last_words: Callable[[str], None] = lambda _: None,
+        last_words: Callable[[str, bool], None] = lambda *_: None,
+        publish: Callable[[float, float], None] = lambda *_: None,
     ) -> None:
         """Prepare.
 
@@ -66,12 +68,18 @@ class LightGuard:
         on_signal : callable
             Told the name of each signal.
         last_words : callable
-            Told, from another thread, how the process ends when it has to end at once.
+            Told, from another thread, how the process ends when it has to end at once, and whether it is dark.
+        publish : callable
+            As for `Watchdog`.
         """
         self._core = core
         self._profile = profile
         self._on_signal = on_signal
         self._last_words = last_words
+        self.watchdog = Watchdog(
+            self._off, publish=publish, give_up=lambda told: self._end(f"{told}; this process is ended", is_dark=False)
+        )
+        """Watches the main thread from the beginning of the `with` block to its end."""
         self._ended = threading.Event()
         self._mouth: socket.socket | None = None
         self._before: dict[int, object] = {}
@@ -86,6 +94,12 @@ class LightGuard:
         RuntimeError
             If some light could not be switched off; everything else is off nevertheless.
         """
+        if self._core is not None:
+            self.watchdog.darkens()
+            self._off()
+            self.watchdog.dark()
+
+    def _off(self) -> None:
         if self._core is not None:
             switch_light_off(self._core, self._profile)
 
@@ -102,6 +116,7 @@ class LightGuard:
             self._core = None
 
     def __enter__(self) -> Self:
+        self.watchdog.__enter__()
         self.off()
         atexit.register(self._last_resort)
         self._dark_again.clear()
@@ -145,19 +160,24 @@ class LightGuard:
 
         def off() -> None:
             try:
-                self.off()
+                self._off()
             except Exception as error:  # whatever it is, it is to be told
                 outcome.append(str(error))
             else:
-                outcome.append("the light is off")
+                outcome.append(_IS_OFF)
+
+        _tried_for(SWITCH_OFF_S, off)
+        light = outcome[0] if outcome else OUT_OF_REACH
+        told = f"ended by {_HURRIED} signals while a device did not answer; {light}"
+        self._end(told, is_dark=outcome == [_IS_OFF])
+
+    def _end(self, message: str, *, is_dark: bool) -> None:
+        """Say how it is, and end the process: a device holds its main thread."""
 
         def say() -> None:
+            self._last_words(message, is_dark)
             print(f"error: {message}", file=sys.stderr, flush=True)
-            self._last_words(message)
 
-        _tried_for(_SWITCH_OFF_S, off)
-        light = outcome[0] if outcome else "the light could not be reached: LOOK WHETHER IT IS ON"
-        message = f"ended by {_HURRIED} signals while a device did not answer; {light}"
         _tried_for(_GRACE_S, say)  # whoever holds the status, or the terminal, may hang as well
         os._exit(_EXIT_INTERRUPTED)
 
@@ -166,7 +186,7 @@ class LightGuard:
 
     def _last_resort(self) -> None:
         try:
-            self.off()
+            self._off()
         except RuntimeError:
             logger.exception("at the end of the program the light could not be switched off")
 
@@ -175,6 +195,7 @@ class LightGuard:
             self.off()  # first of all: another Ctrl-C must not get between
         finally:
             self._ended.set()
+            self.watchdog.__exit__()
             self._stop_listening()
             for number, handler in self._before.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]

@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scotopic.microscope.core import switch_light_off
-from scotopic.microscope.exposure import Exposure, autofocus, expose, go_to, set_filters, set_level
+from scotopic.microscope.exposure import Exposure, autofocus, expose, go_to, lit_limit_s, set_filters, set_level
+from scotopic.microscope.watchdog import Watchdog
 from scotopic.protocol import HardwareFocus
 
 if TYPE_CHECKING:
@@ -47,17 +48,22 @@ def image_site(
     images = {}
     automatic = core.getAutoShutter()
     core.setAutoShutter(False)  # light is let on and off here, in the open
-    try:
-        go_to(core, profile, (x_um, y_um), z_um)
-        if isinstance(protocol.focus, HardwareFocus):
-            autofocus(core, profile, protocol.focus.retries)
-        for level in protocol.levels_in_exposure_order:
-            if not levels or level.name in levels:
-                set_filters(core, profile, level)
-                set_level(core, profile, profile.light_source(protocol.channel_of(level)), level)
-                images[level.name] = expose(core, profile)
-                switch_light_off(core, profile)
-    finally:
-        switch_light_off(core, profile)
-        core.setAutoShutter(automatic)
+    with Watchdog(lambda: switch_light_off(core, profile)) as watchdog:
+        try:
+            go_to(core, profile, (x_um, y_um), z_um)
+            if isinstance(protocol.focus, HardwareFocus):
+                autofocus(core, profile, protocol.focus.retries)
+            for level in protocol.levels_in_exposure_order:
+                if not levels or level.name in levels:
+                    source = profile.light_source(protocol.channel_of(level))
+                    set_filters(core, profile, level)
+                    watchdog.expect_light(lit_limit_s(profile, source, level.exposure_ms))
+                    set_level(core, profile, source, level, watchdog)
+                    images[level.name] = expose(core, profile, watchdog)
+                    watchdog.darkens()
+                    switch_light_off(core, profile)
+                    watchdog.dark()
+        finally:
+            switch_light_off(core, profile)
+            core.setAutoShutter(automatic)
     return images

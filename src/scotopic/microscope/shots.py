@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scotopic.microscope.core import define_light_levels, switch_light_off
-from scotopic.microscope.exposure import ExposureFailedError, expose, set_filters, set_level
+from scotopic.microscope.exposure import ExposureFailedError, expose, lit_limit_s, set_filters, set_level
 from scotopic.microscope.lamp_check import refuse_unnamed_light
+from scotopic.microscope.watchdog import Watchdog
 from scotopic.protocol import ImagingProtocol
 
 if TYPE_CHECKING:
@@ -63,17 +64,21 @@ class Shots:
         one = ImagingProtocol.white_paper(self._channel, "A1").model_dump() | {"light_levels": [level]}
         protocol = ImagingProtocol.model_validate(one)
         define_light_levels(self._core, self._profile, protocol)
-        try:
-            set_filters(self._core, self._profile, protocol.reference)
-            source = self._source if settle_ms is None else self._source.model_copy(update={"settle_ms": settle_ms})
-            set_level(self._core, self._profile, source, protocol.reference)
-            exposure = expose(self._core, self._profile)
-            self.sample_dose_ms += exposure.lit_ms * led_percent / 100
-        except ExposureFailedError as error:
-            self.sample_dose_ms += error.lit_ms * led_percent / 100
-            raise
-        finally:
-            switch_light_off(self._core, self._profile)
+        source = self._source if settle_ms is None else self._source.model_copy(update={"settle_ms": settle_ms})
+        with Watchdog(lambda: switch_light_off(self._core, self._profile)) as watchdog:
+            try:
+                set_filters(self._core, self._profile, protocol.reference)
+                watchdog.expect_light(lit_limit_s(self._profile, source, exposure_ms))
+                set_level(self._core, self._profile, source, protocol.reference, watchdog)
+                exposure = expose(self._core, self._profile, watchdog)
+                self.sample_dose_ms += exposure.lit_ms * led_percent / 100
+            except ExposureFailedError as error:
+                self.sample_dose_ms += error.lit_ms * led_percent / 100
+                raise
+            finally:
+                watchdog.darkens()
+                switch_light_off(self._core, self._profile)
+                watchdog.dark()
         return exposure.image
 
     @property

@@ -125,8 +125,9 @@ class Verification(FrozenModel):
     """How often it is asked again before the frame is skipped."""
     retry_delay_ms: float = Field(default=200, ge=0, le=60_000)
     """Time before it is asked again."""
-    camera_timeout_s: float = Field(default=10, gt=0, le=3600)
-    """Time beyond exposure and readout after which a camera is given up and the light switched off."""
+    camera_timeout_s: float = Field(default=3, gt=0, le=3600)
+    """Time beyond exposure, readout and settling after which light that is still on for an image is switched off, whichever
+    device does not answer."""
     light_check: bool = True
     """Whether images can prove the light of a frame. Not those of MMCore's demo camera, which shows a pattern."""
     stop_after_failures: int = Field(default=5, gt=0)

@@ -2,6 +2,7 @@
 
 from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, VisitRecord, checksum, finished_sites, settled
 from scotopic.store.light import LightCheck, light_verdicts
+from scotopic.store.light_mark import LightMark
 from scotopic.store.live import LIVE, LiveRecord, live_labels
 from scotopic.store.locks import LockedError, OwnedLock
 from scotopic.store.masks import NucleusTables, ReferenceRecord, site_name
@@ -16,6 +17,7 @@ __all__ = [
     "JsonLines",
     "Ledger",
     "LightCheck",
+    "LightMark",
     "LiveRecord",
     "LockedError",
     "NucleusTables",

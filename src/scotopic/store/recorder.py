@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scotopic.store.plate import PlateStore
     from scotopic.store.run_folder import RunFolder
 
+_WAITS_S = 1.0
 _SAMPLED_PX = 256
 """Percentiles are those of a grid of about so many pixels in each direction: sorting takes its time."""
 _MOST_UNFINISHED = MOST_UNNOTED - 1
@@ -52,6 +53,7 @@ class Recorder:
         compared: Sequence[str],
         camera: CameraNoise | None,
         on_site: Callable[[SiteRecord], None],
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         """Start the threads.
 
@@ -63,11 +65,13 @@ class Recorder:
             Camera whose images prove the light of a site; without it nothing is proved.
         on_site : callable
             Called in a thread of the recorder after each site, when it is on the disk.
+        on_wait : callable
+            Called every second while somebody waits for the disk.
         """
         self._run, self._plate = run, plate
         self._compared, self._camera = tuple(compared), camera
         self._maps = run.camera_maps() if camera is not None else None
-        self._on_site = on_site
+        self._on_site, self._on_wait = on_site, on_wait
         self._first = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels")
         self._then = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._error: BaseException | None = None
@@ -95,7 +99,7 @@ class Recorder:
     def leave_visit(self, visit: VisitRecord) -> None:
         """Note that a visit was left before its site was done; the site is going to be visited anew."""
         self._unfinished.append(self._then.submit(self._do, self._leave, visit))
-        self._unfinished[-1].result()
+        self._awaited(self._unfinished[-1])
 
     def _leave(self, visit: VisitRecord) -> None:
         self._run.visits.append([visit])
@@ -132,7 +136,7 @@ class Recorder:
         """
         self._complain()
         while len(self._unfinished) > _MOST_UNFINISHED:
-            self._unfinished.popleft().result()
+            self._awaited(self._unfinished.popleft())
 
     def close(self) -> None:
         """Wait until everything is recorded, and end the threads. May be called twice.
@@ -142,6 +146,9 @@ class Recorder:
         OSError, ValueError
             What went wrong first.
         """
+        pending: list[Future[Any] | None] = [self._field, self._pixels, *self._unfinished]
+        while wait(filter(None, pending), _WAITS_S).not_done:
+            self._on_wait()
         self._first.shutdown(wait=True)
         self._then.shutdown(wait=True)
         self._complain()
@@ -149,9 +156,14 @@ class Recorder:
     def _complain(self) -> None:
         for future in (self._field, self._pixels):
             if future is not None:
-                future.result()
+                self._awaited(future)
         if self._error is not None:
             raise self._error
+
+    def _awaited(self, future: Future[Any]) -> None:
+        while not future.done() and wait([future], _WAITS_S).not_done:
+            self._on_wait()
+        future.result()
 
     def _do(self, task: Callable[..., object], *args: object) -> None:
         """Do a task of the ledger's thread, unless one before it has failed."""

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -19,6 +20,7 @@ from scotopic.protocol import ImageSpecimenSettings, ImagingProtocol, Microscope
 from scotopic.store.files import read_text, replace_text, sync
 from scotopic.store.ledger import JsonLines, Ledger, VisitRecord, finished_sites, settled
 from scotopic.store.light import LightCheck
+from scotopic.store.light_mark import LightMarkFile
 from scotopic.store.live import LiveRecord
 from scotopic.store.locks import LockedError, OwnedLock
 from scotopic.store.masks import NucleusTables, ReferenceRecord
@@ -26,6 +28,8 @@ from scotopic.store.plate import PlateLayout, PlateStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from scotopic.store.light_mark import LightMark
 
 M = TypeVar("M", bound=BaseModel)
 _JOB_FORMAT = 1
@@ -52,6 +56,7 @@ class RunFolder:
         self.reference_lines = JsonLines(path / "nuclei" / "reference" / "sites.jsonl", ReferenceRecord)
         self.live = JsonLines(path / "live.jsonl", LiveRecord)
         self.nuclei = NucleusTables(path / "nuclei")
+        self.light_mark = LightMarkFile(path / "status" / "light.json")
         self._job_path = path / "job.json"
         self._request_path = path / "request.txt"
         self._lock = OwnedLock(path / "run.lock")
@@ -146,6 +151,14 @@ class RunFolder:
         return sum(record.sample_dose_ms for record in records) + sum(
             visit.unnoted_ms for visit in visits if visit.left
         )
+
+    def note_light_until_now(self, mark: LightMark) -> None:
+        """Note the light of an exposure that its process, which is gone, has left on until this moment."""
+        lit_ms = (time.time() - mark.since) * 1000 * mark.power
+        last = next(iter(self.visits.tail(1)), None)
+        if lit_ms > 0 and last is not None and last.level and last.unnoted_ms < lit_ms:
+            self.visits.cut_torn_line()
+            self.visits.append([last.model_copy(update={"unnoted_ms": round(lit_ms, 6)})])
 
     def settle_visits(self) -> None:
         """End the visits that a kill has cut short, and note the light that is in no line of the ledger."""
@@ -308,7 +321,8 @@ class RunFolder:
         """
         folder = self.path / "status"
         folder.mkdir(exist_ok=True)
-        values |= {"heartbeat": datetime.now(UTC).isoformat(timespec="milliseconds"), "process": os.getpid()}
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        values = {"heartbeat": now} | values | {"process": os.getpid()}
         path = folder / f"{part}.json"
         try:
             replace_text(path, json.dumps(values, indent=1, default=str))

@@ -14,7 +14,7 @@ from scotopic.protocol import (
     read_model,
     rounded,
 )
-from scotopic.workflow.guarding import begin_guard
+from scotopic.workflow.guarding import Guarded
 from scotopic.workflow.job import checked_job
 from scotopic.workflow.run_log import run_log
 from scotopic.workflow.segmentation import no_run
@@ -104,8 +104,9 @@ def _acquire(
                 "warning: the protocol has `live`, and there is no model yet: until one is there (--model, or a training beside) no image is "
                 "looked at, and of levels that a rule must ask for none is taken"
             )
-        if profile.simulator is None:
-            begin_guard(out, profile_path)
+        guarded = Guarded(out, profile_path) if profile.simulator is None else None
+        if guarded is not None:
+            guarded.keep()
         on_begin(protocol)
         with _live(run_folder, protocol, profile, model, say) as director:
             result = microscope.acquire(
@@ -115,6 +116,7 @@ def _acquire(
                 run_folder,
                 director=director,
                 on_progress=on_progress or (lambda p: say(progress_line(p))),
+                keep_guarded=guarded.keep if guarded is not None else (lambda: None),
             )
     finally:
         run_folder.unlock()
