@@ -1,6 +1,6 @@
 """Holds the light that devices gave, by their own log, against what the ledger says, while things go wrong.
 
-usage: light_log.py [--cases 200] [--seed 1] [--workers 2] [--work DIR]
+usage: light_log.py [--cases 200] [--hangs] [--further 0] [--seed 1] [--workers 2] [--work DIR]
 
 Each case is a small plate on the simulated microscope or on MMCore's demo devices, with a way of gating and a settle time
 drawn at random, and with faults, signals, and kills (SIGKILL) at random moments; then the same command is given again, in
@@ -9,6 +9,9 @@ file that a kill cannot reach: that is the judge. Printed are the light given an
 was cut by a kill; one that was counts as given whole), frames misplaced, mislabelled and lost (limit: none), and
 processes that ended with light on the sample (limit: none). A camera that hangs may cost more than a light budget has left: then the run
 ends, and the light beyond the budget is that of the hang.
+
+`--hangs` prints a table instead: seconds to dark after each device call has hung, and `--further 100` so many cases with
+hangs, kills, stopped processes, killed guards, two processes and races (`light_hangs.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import light_hangs
 import numpy as np
 import yaml
 from machine import machine
@@ -393,17 +397,32 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--hangs", action="store_true")
+    parser.add_argument("--further", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", type=Path)
     options = parser.parse_args()
     print(f"# {machine()}", flush=True)
     work = options.work or Path(tempfile.mkdtemp(prefix="light_log_"))
+    if options.hangs or options.further:
+        hang_cases = (light_hangs.table() if options.hangs else []) + light_hangs.further(options.further, options.seed)
+        hangs(hang_cases, work, options.workers)
+        return
     rng = np.random.default_rng(options.seed)
     cases = [draw(number, rng) for number in range(options.cases)]
     with ThreadPoolExecutor(options.workers) as pool:
         verdicts = list(pool.map(lambda case: told(run_case(case, work)), cases))
     summary(verdicts)
+
+
+def hangs(cases: list[light_hangs.HangCase], work: Path, workers: int) -> None:
+    verdicts = []
+    with ThreadPoolExecutor(workers) as pool:
+        for verdict in pool.map(lambda case: light_hangs.run_case(case, work), cases):
+            print(verdict.told(), flush=True)
+            verdicts.append(verdict)
+    light_hangs.summary(verdicts)
 
 
 def told(verdict: Verdict) -> Verdict:

@@ -79,7 +79,7 @@ def test_after_a_kill_of_the_whole_group_the_guard_makes_it_dark(burning):
     assert power(burning) > 0, "the LED does not know that its process is gone"
     wait_for(lambda: power(burning) == 0)
     run = burning.parent / "run"
-    wait_for(lambda: RunFolder(run).read_status("guard"))
+    wait_for(lambda: RunFolder(run).guard_has_acted())
     log = (run / "run.log").read_text(encoding="utf-8")
     assert f"guard: process {process.pid} is gone" in log
     assert "guard: the light is off" in log
@@ -134,7 +134,8 @@ def test_a_guard_goes_when_the_run_ends(burning):
     process.wait()
     assert power(burning) == 0
     wait_for(lambda: not guards(run))
-    assert not RunFolder(run).read_status("guard")
+    assert RunFolder(run).read_status("guard")["state"] == "watching"
+    assert not RunFolder(run).guard_has_acted()
 
 
 def guards(run):

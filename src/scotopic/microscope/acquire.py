@@ -45,6 +45,8 @@ _BEATS_PER_STATUS = 50
 _WAITING = (RunState.WAITING, RunState.PAUSED)
 _LOADS_S = 300.0
 """Longest time in which hardware is loaded (stages home), or unloaded."""
+_GUARD_COMES_S = 120.0
+"""Longest time in which a guard is loaded, on a computer that has much else to do."""
 _ANSWERS_S = 15.0
 """What the main thread does longer than it may is said after this time."""
 
@@ -106,7 +108,7 @@ def acquire(
     core: CMMCorePlus | None = None,
     director: Director | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
-    keep_guarded: Callable[[], None] = lambda: None,
+    keep_guarded: Callable[[], bool] = lambda: True,
 ) -> AcquireResult:
     """Acquire a protocol into a run folder, or go on where an earlier acquisition into it stopped.
 
@@ -124,7 +126,8 @@ def acquire(
     on_progress : callable
         Called after each site.
     keep_guarded : callable
-        Called every few seconds, and where the process has to end at once: makes sure that a guard watches over it.
+        Called before each site, every few seconds, and where the process has to end at once: makes sure that a guard watches
+        over it, and returns whether it does so already. No site is lit before.
 
     Returns
     -------
@@ -202,7 +205,7 @@ class _Acquisition:
         records: list[FrameRecord],
         on_progress: Callable[[Progress], None],
         director: Director | None,
-        keep_guarded: Callable[[], None],
+        keep_guarded: Callable[[], bool],
     ) -> None:
         self._director, self._keep_guarded = director, keep_guarded
         self.protocol, self.profile = protocol, profile
@@ -447,12 +450,31 @@ class _Acquisition:
         self._run.forget_request()
 
     def _before_site(self, t: int) -> None:
+        self._wait_for_the_guard()
         self._wait_while_paused()
         if (
             self.profile.simulator and self.protocol.time_lapse and self._engine
         ):  # its nuclei live by the protocol's clock
             hours = t * self.protocol.time_lapse.interval_s / 3600
             self._engine.mmcore.setProperty(self.profile.simulator.hub, "Time_h", hours)
+
+    def _wait_for_the_guard(self) -> None:
+        """Wait in the dark until a guard watches: it takes seconds to load, after which it can help within one.
+
+        Raises
+        ------
+        RuntimeError
+            If none comes.
+        """
+        until = time.monotonic() + _GUARD_COMES_S
+        while not self._keep_guarded():
+            if time.monotonic() > until:
+                raise RuntimeError(
+                    f"no guard watches over the light, {_GUARD_COMES_S:g} s after it was begun: see run.log"
+                )
+            if self._watchdog is not None:
+                self._watchdog.step("waiting for the guard")
+            time.sleep(5 * BEAT_S)
 
     def _wait_while_paused(self) -> None:
         """Wait between two sites, in the dark, for as long as there is a reason to."""

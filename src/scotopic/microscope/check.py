@@ -284,7 +284,7 @@ def _check_libraries(subject: Subject, config: ConfigFile) -> None:
             config.path,
             "verification.camera_timeout_s",
             f"camera and light are of one adapter library ({shared}), which MMCore lets one thread use at a time: "
-            "the light of a camera that hangs cannot be cut short",
+            "while a camera hangs, only the end of the process makes it dark",
         )
 
 

@@ -92,7 +92,8 @@ class RunWatch:
             told = f"{status['wrong_light']} frames have the wrong light by the images' proof"
             yield "failure", f"wrong light {started}", told
         if self._run.guard_has_acted():
-            yield "failure", f"guard {started}", "the acquisition died or hung, and the guard switched the light off"
+            state = self._run.read_status("guard").get("state")
+            yield "failure", f"guard {started}", f"the acquisition died or hung; its guard: {state}"
 
     def _stalled(self, status: dict[str, Any], started: str, done: int) -> Iterator[tuple[EventKind, str, str]]:
         now = time.monotonic()

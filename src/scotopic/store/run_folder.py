@@ -349,7 +349,8 @@ class RunFolder:
 
     def guard_has_acted(self) -> bool:
         """Return whether a guard had to switch the light off since the last acquisition into it began."""
-        acted, begun = self.read_status("guard").get("heartbeat"), self.read_status("acquire").get("started")
+        guard, begun = self.read_status("guard"), self.read_status("acquire").get("started")
+        acted = guard.get("state") != "watching" and guard.get("heartbeat")
         return bool(acted and begun and datetime.fromisoformat(acted) >= datetime.fromisoformat(begun))
 
     def ask(self, request: Request) -> None:

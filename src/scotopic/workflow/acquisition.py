@@ -116,7 +116,7 @@ def _acquire(
                 run_folder,
                 director=director,
                 on_progress=on_progress or (lambda p: say(progress_line(p))),
-                keep_guarded=guarded.keep if guarded is not None else (lambda: None),
+                keep_guarded=guarded.keep if guarded is not None else (lambda: True),
             )
     finally:
         run_folder.unlock()

@@ -75,6 +75,7 @@ def guard(
     if number is None:
         raise ProblemsError([Problem("has no acquisition to watch over", str(run_path))])
     watched = _process(number)
+    run.write_status("guard", state="watching", watches=number, message="")
     if watched is not None and (told := _watched(watched, run, number, hangs_s)):
         with run_log(say, run_path) as log:
             log.say(f"guard: process {number} {told}; it is ended")
@@ -85,7 +86,11 @@ def guard(
         return True
     with run_log(say, run_path) as log:
         log.say(f"guard: process {number} is gone and had not ended its run; the light is being switched off")
-        _make_dark(profile, profile_path, log.say, watched)
+        try:
+            _make_dark(profile, profile_path, log.say, watched)
+        except (RuntimeError, ProblemsError) as error:
+            run.write_status("guard", state="the light may be on", message=str(error))
+            raise
     if mark is not None and profile.gating.how != "camera_ttl":  # a camera's wire goes low when its exposure ends
         run.note_light_until_now(mark)
     run.write_status("guard", state="light switched off", message=f"process {number} had not ended by itself")
@@ -215,15 +220,21 @@ class Guarded:
 
     def __init__(self, run_path: Path, profile_path: Path) -> None:
         self._words = ["guard", str(run_path), "--microscope", str(profile_path), "--process", str(os.getpid())]
+        self._run = RunFolder(run_path)
         self._guard: subprocess.Popen[bytes] | None = None
+        self._begun = datetime.now(UTC)
 
-    def keep(self) -> None:
-        """Begin a guard where none watches: at the beginning, and after somebody has killed or stopped it."""
+    def keep(self) -> bool:
+        """Begin a guard where there is none, or somebody has killed or stopped it; return whether it watches already."""
+        if self._guard is not None and self._guard.poll() is None and not _is_stopped(self._guard.pid):
+            status = self._run.read_status("guard")
+            is_mine = status.get("state") == "watching" and status.get("watches") == os.getpid()
+            return is_mine and datetime.fromisoformat(status["heartbeat"]) >= self._begun
         if self._guard is not None:
-            if self._guard.poll() is None and not _is_stopped(self._guard.pid):
-                return
             logger.warning("the guard over this acquisition is gone; another one begins")
+        self._begun = datetime.now(UTC).replace(microsecond=0)
         self._guard = begin_apart(self._words)
+        return False
 
 
 def _is_stopped(number: int) -> bool:
