@@ -141,7 +141,7 @@ class Shutter(ShutterDevice):
 
     def busy(self) -> bool:
         """Return whether it still moves."""
-        with bench().call("shutter.wait"):
+        with bench().call("shutter.wait while open" if bench().is_open else "shutter.wait"):
             return False
 
 

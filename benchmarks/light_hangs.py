@@ -36,7 +36,7 @@ CALLS = {
         "camera.set", "camera.snap", "autofocus",
     ],
     "core_shutter": [
-        "led.on", "led.get while lit", "led.get", "led.wait", "led.off", "shutter.open", "shutter.wait",
+        "led.on", "led.get while lit", "led.get", "led.wait", "led.off", "shutter.open", "shutter.wait while open",
         "shutter.get while open", "shutter.get", "shutter.close", "filter.wait", "stage.set", "stage.get", "stage.wait",
         "camera.set", "camera.snap", "autofocus",
     ],
@@ -160,7 +160,9 @@ class Bench:
             "verification": {"light_check": False, "retry_delay_ms": 5},
         }  # fmt: skip
         protocol = yaml.safe_load((HERE.parent / "protocols" / "quickstart.yaml").read_text(encoding="utf-8"))
-        protocol |= {"wells": "B2:B3", "held_out": 1, "sites": {"rows": 1, "columns": 2}}
+        is_long = case.kind in {"guard killed", "two processes"}
+        sites = {"rows": 2, "columns": 5} if is_long else {"rows": 1, "columns": 2}
+        protocol |= {"wells": "B2:B3", "held_out": 1, "sites": sites}
         protocol["light_levels"] = [
             {"name": "100%", "exposure_ms": EXPOSURE_MS, "led_percent": 100, "role": "reference"},
             {"name": "2%", "exposure_ms": 100, "led_percent": 10},
@@ -269,7 +271,9 @@ def happen(bench: Bench, process: subprocess.Popen[str], verdict: HangVerdict) -
         another = bench.wait(lambda: process.poll() is not None or set(bench.guards()) - set(old), 15)
         if not another:
             verdict.complaints.append("no other guard was begun")
-        time.sleep(float(rng.uniform(1.5, 2.5)))  # it has to load
+        time.sleep(0.5)
+        bench.wait(lambda: bench.power() > 0 or process.poll() is not None)  # no site is lit before it has loaded
+        time.sleep(float(rng.uniform(0, 0.5)))
         for guard in old:
             with suppress(psutil.NoSuchProcess):
                 guard.kill()
@@ -323,6 +327,8 @@ def run_case(case: HangCase, work: Path) -> HangVerdict:
     if bench.power():
         verdict.complaints.append("lit at the end")
     verdict.given_ms, verdict.recorded_ms = bench.given_ms(), bench.run.sample_dose_ms()
+    if (other := RunFolder(bench.folder / "OTHER")).exists:  # the first had ended before the second came
+        verdict.recorded_ms += other.sample_dose_ms()
     if verdict.recorded_ms < verdict.given_ms * 0.98 - 5:
         verdict.complaints.append("less light recorded than given")
     if verdict.was_lit and verdict.dark_s > LIMIT_S:

@@ -44,7 +44,7 @@ def burning(tmp_path, monkeypatch):
     (tmp_path / "slow.yaml").write_text(yaml.safe_dump(protocol), encoding="utf-8")
     state = tmp_path / "power.txt"
     monkeypatch.setenv(STATE, str(state))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")]))
     return state
 
 

@@ -49,6 +49,20 @@ def test_light_that_is_on_too_long_is_switched_off_and_told_and_must_not_be_let_
     assert light.published == [(0.1, 0.5), (0.0, 0.0)]
 
 
+def test_light_behind_a_shutter_is_counted_from_its_opening_on_and_has_no_longer_limit():
+    light = Light()
+    watchdog = light.watchdog
+    watchdog.expect_light(2, power=0.5, reaches_sample=False)
+    assert watchdog.shines_since is None
+    time.sleep(0.05)
+    watchdog.shines()
+    watchdog.dark()
+    (_, before), (left_s, power), (_, after) = light.published
+    assert (before, power, after) == (0, 0.5, 0)
+    assert left_s < 2
+    assert watchdog.shines_since is not None
+
+
 def test_what_ends_in_time_is_left_alone():
     light = Light()
     with light.watchdog as watchdog:

@@ -176,7 +176,6 @@ class AcquisitionEngine(MDAEngine):
         self._read_back = (0.0, 0.0)
         self._lit_before_ms = self._lit_after_ms = 0.0
         self._lit_since: float | None = None
-        self._exposing_since = 0.0
         self._position = (0.0, 0.0, 0.0)
         self._sites_failed_in_a_row = 0
         self._autoshutter_before = core.getAutoShutter()
@@ -324,7 +323,6 @@ class AcquisitionEngine(MDAEngine):
         # Before the site there was light enough for all of it; hangs and retries may have cost some since.
         self._keep_to_the_budget(self._planned_dose_ms(self._level(event)), "exposure")
         self._lit_before_ms, self._lit_since, self._lit_after_ms = 0.0, None, 0.0
-        self._exposing_since = time.perf_counter()
         try:
             self._recorder.exposing(self._exposing(visit, event))
             self._retried(lambda: self._light(visit, event))
@@ -587,6 +585,7 @@ class AcquisitionEngine(MDAEngine):
             lit_limit_s(self._profile, source, level.exposure_ms),
             lambda told: self._is_silent(visit, event, told),
             power=source.relative_power(level.led_percent),
+            reaches_sample=self._setting_is_lighting,
         )
         begun = time.perf_counter()
         try:
@@ -685,7 +684,8 @@ class AcquisitionEngine(MDAEngine):
     def _is_silent(self, visit: SiteVisit, event: MDAEvent, told: str) -> None:
         """Note the light so far of an exposure that hangs: who sees a hang may kill the program."""
         power = self._source(event).relative_power(self._level(event).led_percent)
-        lit_ms = (time.perf_counter() - self._exposing_since) * 1000 * power
+        now = time.perf_counter()
+        lit_ms = (now - (self._watchdog.shines_since or now)) * 1000 * power
         self._recorder.exposing(self._exposing(visit, event).model_copy(update={"unnoted_ms": round(lit_ms, 6)}))
         self._on_silence(told)
 

@@ -273,6 +273,7 @@ def _close(core: CMMCorePlus, profile: MicroscopeProfile) -> None:
 def _open(core: CMMCorePlus, shutter: str | None, watchdog: Watchdog) -> None:
     if shutter is not None:
         watchdog.asks(f"the shutter {shutter}")
+        watchdog.shines()
         core.setShutterOpen(shutter, True)
         core.waitForDevice(shutter)
         watchdog.asks(f"the shutter {shutter}")

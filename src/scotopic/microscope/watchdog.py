@@ -68,7 +68,9 @@ class Watchdog:
         self._phase = 0
         self._deadline: float | None = None
         self._limit_s = 0.0
-        self._asked, self._is_published = "", False
+        self._asked, self._is_published, self._power = "", False, 0.0
+        self.shines_since: float | None = None
+        """Since when light may be on the sample (`time.perf_counter`), while it is expected."""
         self.on_hang: Callable[[str], None] = lambda _: None
         """Told what hangs where no exposure is under way."""
         self._on_hang: Callable[[str], None] = self.on_hang
@@ -94,7 +96,12 @@ class Watchdog:
     # ------------------------------------------------------------------ light
 
     def expect_light(
-        self, limit_s: float, on_hang: Callable[[str], None] = lambda _: None, *, power: float = 0.0
+        self,
+        limit_s: float,
+        on_hang: Callable[[str], None] = lambda _: None,
+        *,
+        power: float = 0.0,
+        reaches_sample: bool = True,
     ) -> None:
         """Note that the next command may let light on, and that it must be dark again within so long.
 
@@ -102,6 +109,10 @@ class Watchdog:
         ----------
         on_hang : callable
             Told, from another thread, what hangs, and again how the light is then.
+        power : float
+            Relative power of the light, for the account of what a hang gives.
+        reaches_sample : bool
+            Whether it is on the sample at once, or only when it `shines`.
 
         Raises
         ------
@@ -111,10 +122,26 @@ class Watchdog:
         self.step("light is on")
         with self._lock:
             self._is_published = True
-            self._publish(limit_s, power)
+            self._publish(limit_s, power if reaches_sample else 0.0)
             self._begin_phase(on_hang)
-            self._asked, self._limit_s = "a device", limit_s
-            self._deadline = time.perf_counter() + limit_s
+            self._asked, self._limit_s, self._power = "a device", limit_s, power
+            now = time.perf_counter()
+            self._deadline = now + limit_s
+            self.shines_since = now if reaches_sample else None
+
+    def shines(self) -> None:
+        """Note that the next command lets the light onto the sample: a shutter opens.
+
+        Raises
+        ------
+        OSError
+            If that cannot be published.
+        """
+        with self._lock:
+            now = time.perf_counter()
+            if self._deadline is not None and self._deadline > now:
+                self._publish(self._deadline - now, self._power)
+            self.shines_since = now
 
     def asks(self, device: str) -> None:
         """Note which device is asked next.
@@ -146,7 +173,7 @@ class Watchdog:
 
     def _begin_phase(self, on_hang: Callable[[str], None]) -> None:
         self._phase += 1
-        self.has_bitten, self.dark_at, self._on_hang = False, None, on_hang
+        self.has_bitten, self.dark_at, self.shines_since, self._on_hang = False, None, None, on_hang
 
     def _publish_dark(self) -> None:
         if not self._is_published:
