@@ -37,7 +37,9 @@ def bucket(monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    get_reusable_executor().shutdown(kill_workers=True)  # joblib's processes of earlier tests know nothing of this server
+    get_reusable_executor().shutdown(
+        kill_workers=True
+    )  # joblib's processes of earlier tests know nothing of this server
     store = fsspec.filesystem("s3", skip_instance_cache=True)
     store.mkdir("plates")
     yield store

@@ -589,7 +589,7 @@ class AcquisitionEngine(MDAEngine):
         )
         begun = time.perf_counter()
         try:
-            led_percent = set_level(self.mmcore, self._profile, source, level, self._watchdog)
+            led_percent = set_level(self.mmcore, self._profile, source, level)
         except RuntimeError:
             try:
                 self._watchdog.darkens()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scotopic.microscope.core import is_same
 from scotopic.microscope.presets import lets_light_on
+from scotopic.microscope.watchdog import asks
 from scotopic.protocol import LIGHT_LEVEL_GROUP
 
 if TYPE_CHECKING:
@@ -141,9 +142,7 @@ def lit_limit_s(profile: MicroscopeProfile, source: LightSource, exposure_ms: fl
     return planned_ms / 1000 + profile.verification.camera_timeout_s
 
 
-def set_level(
-    core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel, watchdog: Watchdog
-) -> float:
+def set_level(core: CMMCorePlus, profile: MicroscopeProfile, source: LightSource, level: LightLevel) -> float:
     """Set the LED power of a light level and all that lets its light on, and read it back.
 
     With gating by software, that lights the sample. What is switched off between exposures comes last.
@@ -173,18 +172,18 @@ def set_level(
     lines.sort(key=order)
     for line in lines:
         device, name, value = line
-        watchdog.asks(device)
+        asks(device)
         core.setProperty(device, name, value)
         # With gating by software nothing is waited for once there is light; positions of a dimmer come before its switch.
         if profile.gating.how != "software" or order(line) < (1 if source.labels is None else 2):
             core.waitForDevice(device)
     for device, name, value in lines:
         tolerance = source.tolerance if (device, name) == power else _filter_tolerance(value)
-        watchdog.asks(device)
+        asks(device)
         _refuse_another(level, device, name, core.getProperty(device, name), value, tolerance)
     if source.settle_ms:
         time.sleep(source.settle_ms / 1000)
-    watchdog.asks(source.device)
+    asks(source.device)
     return source.percent_of(core.getProperty(*power))
 
 

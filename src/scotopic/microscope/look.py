@@ -58,7 +58,7 @@ def image_site(
                     source = profile.light_source(protocol.channel_of(level))
                     set_filters(core, profile, level)
                     watchdog.expect_light(lit_limit_s(profile, source, level.exposure_ms))
-                    set_level(core, profile, source, level, watchdog)
+                    set_level(core, profile, source, level)
                     images[level.name] = expose(core, profile, watchdog)
                     watchdog.darkens()
                     switch_light_off(core, profile)

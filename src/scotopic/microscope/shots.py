@@ -69,7 +69,7 @@ class Shots:
             try:
                 set_filters(self._core, self._profile, protocol.reference)
                 watchdog.expect_light(lit_limit_s(self._profile, source, exposure_ms))
-                set_level(self._core, self._profile, source, protocol.reference, watchdog)
+                set_level(self._core, self._profile, source, protocol.reference)
                 exposure = expose(self._core, self._profile, watchdog)
                 self.sample_dose_ms += exposure.lit_ms * led_percent / 100
             except ExposureFailedError as error:

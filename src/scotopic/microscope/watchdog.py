@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from scotopic.protocol import rounded
@@ -32,6 +33,10 @@ OUT_OF_REACH = "the light cannot be reached: LOOK WHETHER IT IS ON"
 _TICK_S = 0.05
 _AGAIN_S = 1.0
 """While a hang lasts, light is switched off so often: a command that hangs may light the sample late."""
+
+
+_watching: ContextVar[Watchdog | None] = ContextVar("watching", default=None)
+"""The watchdog over what runs here."""
 
 
 class HungError(RuntimeError):
@@ -188,12 +193,14 @@ class Watchdog:
 
     def __enter__(self) -> Self:
         self._ended.clear()
+        self._others = _watching.set(self)
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._ended.set()
+        _watching.reset(self._others)
         if self._thread is not None:
             self._thread.join(SWITCH_OFF_S + 1)  # what it does must not reach into the time after
 
@@ -246,6 +253,18 @@ class Watchdog:
             self._on_hang(what)
         except Exception:
             logger.exception("what hangs could not be told")
+
+
+def asks(device: str) -> None:
+    """Note which device is asked next, where a watchdog watches (`Watchdog.asks`).
+
+    Raises
+    ------
+    HungError
+        If the one before has taken too long.
+    """
+    if (watchdog := _watching.get()) is not None:
+        watchdog.asks(device)
 
 
 def _begun(action: Callable[[], None]) -> threading.Thread:
