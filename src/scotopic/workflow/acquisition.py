@@ -231,7 +231,8 @@ def progress_line(progress: Progress) -> str:
         )
         if count
     )
-    return f"{progress.last_site}: {progress.sites_done} of {progress.sites_planned} sites{odd}{left}"
+    site = f"{progress.last_site}: " if progress.last_site else ""
+    return f"{site}{progress.sites_done} of {progress.sites_planned} sites{odd}{left}"
 
 
 def verify(run_path: Path) -> list[Problem]:
