@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 """Endings of image files, in lower case."""
+_TIFF = {".tif", ".tiff"}
 
 
 def image_name(path: Path) -> str:
@@ -33,13 +35,46 @@ def image_files(folder: Path) -> list[Path]:
     )
 
 
-def read_plane(path: Path, *, labels: bool = False) -> NDArray[Any]:
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of its pixels, before they are read."""
+
+    shape: tuple[int, ...]
+    """Height and width, and the number of colours if there are any."""
+    bits: int
+    """Bits of a value in the file: 8, 16 or 32."""
+
+
+def header_of(path: Path) -> Header:
+    """Return the size of an image, or of the first plane of a stack, without its pixels.
+
+    Raises
+    ------
+    ProblemsError
+        If it cannot be read.
+    """
+    try:
+        if path.suffix.lower() in _TIFF:
+            with _opened_tiff(path) as file:
+                page = file.pages.first
+                return Header(page.shape, page.bitspersample)
+        with Image.open(path) as image:
+            return Header((image.height, image.width), 16 if "16" in image.mode else 32 if image.mode in "IF" else 8)
+    except Exception as error:  # readers raise what they like
+        raise ProblemsError([Problem(f"cannot be read as an image: {_reason(error)}", str(path))]) from error
+
+
+def read_plane(path: Path, *, labels: bool = False, plane: int | None = None) -> NDArray[Any]:
     """Return the one grey plane of an image file, shape (Y, X), of whole or finite numbers.
+
+    An OME-TIFF may be one of a set of files: what is in the others is not read.
 
     Parameters
     ----------
     labels : bool
         Whether it is an image of labels, which may be of true and false alone (returned as 0 and 1).
+    plane : int, optional
+        Which plane of a TIFF of several planes.
 
     Raises
     ------
@@ -47,29 +82,44 @@ def read_plane(path: Path, *, labels: bool = False) -> NDArray[Any]:
         If it cannot be read, or is no such plane.
     """
     try:
-        image = _read_tiff(path) if path.suffix.lower() in {".tif", ".tiff"} else _read_with_pillow(path)
+        image = _read_tiff(path, plane) if path.suffix.lower() in _TIFF else _read_with_pillow(path)
     except Exception as error:  # readers raise what they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ProblemsError([Problem(f"cannot be read as an image: {reason}", str(path))]) from error
-    plane = np.squeeze(image)
-    if plane.ndim != 2:
+        raise ProblemsError([Problem(f"cannot be read as an image: {_reason(error)}", str(path))]) from error
+    grey = np.squeeze(image)
+    if grey.ndim != 2:
         told = f"has the shape {image.shape}: several planes or colours; allowed: one grey plane (Y, X)"
         raise ProblemsError([Problem(told, str(path))])
-    if labels and plane.dtype.kind == "b":
-        return plane.astype(np.uint8)
-    if plane.dtype.kind not in "uif":
-        what = "true and false alone" if plane.dtype.kind == "b" else f"{plane.dtype} values"
+    if labels and grey.dtype.kind == "b":
+        return grey.astype(np.uint8)
+    if grey.dtype.kind not in "uif":
+        what = "true and false alone" if grey.dtype.kind == "b" else f"{grey.dtype} values"
         raise ProblemsError([Problem(f"holds {what}, no intensities", str(path))])
-    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+    if grey.dtype.kind == "f" and not np.isfinite(grey).all():
         raise ProblemsError([Problem("holds values that are not finite", str(path))])
-    return plane
+    return grey
 
 
-def _read_tiff(path: Path) -> NDArray[Any]:
-    try:
-        return tifffile.imread(path)
-    except ValueError:  # a compression that tifffile leaves to an optional package; Pillow knows the usual ones
-        return _read_with_pillow(path)
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _opened_tiff(path: Path) -> tifffile.TiffFile:
+    """Open this file alone: by its OME metadata tifffile would read all files of a set, and return the first one's image."""
+    return tifffile.TiffFile(path, is_ome=False, is_mmstack=False)
+
+
+def _read_tiff(path: Path, plane: int | None) -> NDArray[Any]:
+    with _opened_tiff(path) as file:
+        if file.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE and file.pages.first.bitspersample > 1:
+            raise ValueError("white is zero (inverted); save it with black as zero")
+        if plane is None:
+            whole: NDArray[Any] = file.series[0].asarray()
+            return whole
+        if len(file.pages) == 1 and plane > 0:  # ImageJ writes one page for a whole stack
+            stack = file.series[0].asarray()
+            return np.asarray(stack.reshape(-1, *stack.shape[-2:])[plane])
+        image: NDArray[Any] = file.pages[plane].asarray()
+        return image
 
 
 def _read_with_pillow(path: Path) -> NDArray[Any]:
