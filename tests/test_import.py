@@ -93,18 +93,18 @@ def test_a_model_is_judged_on_imported_images_as_on_the_run(segmented_plate, ren
 
 
 def test_an_interrupted_import_goes_on(renamed, tmp_path, monkeypatch):
-    from scotopic.workflow import importing
+    from scotopic.workflow.importing import frames
 
     told = [renamed, "--pattern", "{well}_s{site}_{level}.tif", *LEVELS, "-m", PROFILE, "--out", tmp_path / "RUN"]
     calls = []
 
-    def read(path, real=importing.read_plane):
+    def read(path, real=frames.read_plane):
         calls.append(path)
         if len(calls) == 11:
             raise KeyboardInterrupt
         return real(path)
 
-    monkeypatch.setattr(importing, "read_plane", read)
+    monkeypatch.setattr(frames, "read_plane", read)
     assert imported(*told).exit_code == 130
     assert imported(*told).exit_code == 0
     assert len(calls) < 11 + 32 - 4, "sites that were there are not read again"
@@ -123,8 +123,10 @@ def test_what_cannot_be_read_or_is_not_there_is_a_hole_with_a_reason(renamed, tm
     result = imported(
         renamed, "--pattern", "{well}_s{site}_{level}.tif", *LEVELS, "-m", PROFILE, "--out", tmp_path / "RUN"
     )
-    assert result.exit_code == 0, result.output
-    assert "left out: 2 files of other names, for example B03_s1_FITC.tif" in result.output
+    assert result.exit_code == 1, result.output
+    assert "not imported: 1 files of other levels, for example B03_s1_FITC.tif" in result.output
+    assert "thumbs.tif" in result.output
+    assert "left out: 2 of the images given" in result.output
     assert "2% of B2_0" in result.output
     assert "cannot be read as an image" in result.output
     assert "has 10 x 10 px; the others, or the profile, have 512 x 512" in result.output
@@ -173,8 +175,8 @@ def test_the_third_site_stays_the_third_and_no_image_is_put_into_the_first_well(
     for name in ("B2_s3_a.tif", "B2_s4_a.tif"):
         (tmp_path / name).write_bytes(b"")
     plate = Plate.model_validate("96-well")
-    found, _ = find_by_names(tmp_path, ["{well}_s{site}_{level}.tif"])
-    assert [image.site for image in on_a_plate(found, plate)] == [2, 3]
+    found = find_by_names(tmp_path, ["{well}_s{site}_{level}.tif"]).images
+    assert [image.site for image in on_a_plate(found, plate).images] == [2, 3]
     (tmp_path / "list.csv").write_text("file,level,well\nB2_s3_a.tif,a,B2\nB2_s4_a.tif,b,\n")
     with pytest.raises(ProblemsError, match="has no well, and 0 more have none, while others have one"):
         on_a_plate(find_by_list(tmp_path / "list.csv"), plate)
@@ -197,7 +199,7 @@ def test_images_that_a_protocol_has_no_place_for_are_refused(segmented_plate, re
 def test_wells_by_number_are_counted_from_one(tmp_path):
     for number in ("00000", "00097"):
         (tmp_path / f"W{number}--P00001--Z00000--T00000--DAPI.tif").write_bytes(b"")
-    found, _ = find_by_names(tmp_path, PRESETS["scanr"])
+    found = find_by_names(tmp_path, PRESETS["scanr"]).images
     with pytest.raises(ProblemsError) as error:
         on_a_plate(found, Plate.model_validate("96-well"))
     assert [p.message[:8] for p in error.value.problems] == ["well 0 i", "well 97 "]
@@ -219,40 +221,16 @@ def test_channels_of_a_file_are_levels(segmented_plate, tmp_path):
     assert records["A2", "0.2%"] == next(r.checksum for r, _ in frames if r.site == 1 and r.level == "0.2%")
 
 
-NAMES = {
-    "scanr": ["B2--W00014--P00001--Z00000--T00000--DAPI.tif", "W00014--P00002--Z00000--T00000--DAPI.tif"],
-    "imagexpress": [
-        "TimePoint_1/exp_1_B02_s1_w1.TIF",
-        "TimePoint_1/exp_1_B02_s2_w1051DAA7C-7042-435F-99F0-1E847D9B42CB.tif",
-    ],
-    "micro-manager": [
-        "B2-Site_0/img_channel000_position013_time000000000_z000.tif",
-        "B2-Site_1/img_000000000_000_000.tif",
-    ],
-}
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_names_of_common_software(preset, tmp_path):
-    for name in NAMES[preset]:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    found, others = find_by_names(tmp_path, PRESETS[preset])
-    assert not others
-    placed = on_a_plate(found, Plate.model_validate("96-well"))
-    assert {(i.well, i.site, i.t, i.z) for i in placed} == {("B2", 0, 0, 0), ("B2", 1, 0, 0)}
-    assert len({i.level for i in placed}) == 1
-
-
 def test_a_known_level_ends_a_name_wherever_else_it_could_end(tmp_path):
     for name in ("img_01_Dark.tif", "img_01_bright.tif", "img_02_dark.tif", "img_02_bright.tif"):
         (tmp_path / name).write_bytes(b"")
-    found, others = find_by_names(tmp_path, ["{field}_{level}.tif"], ["bright", "dark"])
-    assert {(i.field, i.level) for i in found} == {(f, v) for f in ("img_01", "img_02") for v in ("bright", "dark")}
-    assert not others
-    found, _ = find_by_names(tmp_path, ["{field}_{level}.tif"])
-    assert {i.field for i in found} == {"img_01", "img_02"}
+    found = find_by_names(tmp_path, ["{field}_{level}.tif"], ["bright", "dark"])
+    assert {(i.field, i.level) for i in found.images} == {
+        (f, v) for f in ("img_01", "img_02") for v in ("bright", "dark")
+    }
+    assert not found.left_out
+    found = find_by_names(tmp_path, ["{field}_{level}.tif"])
+    assert {i.field for i in found.images} == {"img_01", "img_02"}
 
 
 @pytest.mark.parametrize(

@@ -519,7 +519,7 @@ def import_(
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Names of a common software: scanr, imagexpress, micro-manager.")
+        str | None, typer.Option(help="Names of a common software, such as scanr, imagexpress, micro-manager, harmony.")
     ] = None,
     listing: Annotated[
         Path | None, typer.Option("--list", help="CSV that lists file, well, site, level, exposure_ms, led_percent.")
@@ -557,7 +557,7 @@ def import_(
             listing,
             {each.name: each for each in map(parsed_level, level or ())},
         )
-        workflow.import_images(
+        imported = workflow.import_images(
             source,
             out,
             typer.echo,
@@ -569,6 +569,7 @@ def import_(
             pixel_size_um=pixel_size_um,
             transmitted=transmitted or (),
         )
+    raise typer.Exit(1 if imported.left_out else 0)
 
 
 @app.command()
