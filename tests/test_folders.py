@@ -134,6 +134,7 @@ def test_an_image_without_nuclei_keeps_no_rows_of_an_earlier_one(tmp_path):
     folder.open()
     folder.write_tables([table.drop(columns="illumination").iloc[:0]], [], {"A1": (400, 400)}, lambda _: None)
     assert len(pd.read_parquet(tmp_path / "out" / "nuclei.parquet")) == 0
+    assert pd.read_csv(tmp_path / "out" / "images.csv").to_dict("records") == [{"image": "A1", "nuclei": 0}]
 
 
 def test_without_a_pixel_size_nothing_is_in_micrometres(tmp_path):

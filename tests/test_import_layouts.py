@@ -368,3 +368,9 @@ def test_one_odd_stack_is_left_out_with_a_reason(write, told, tmp_path):
     assert len(found.left_out) == 1
     assert told in str(found.left_out[0])
     assert "B03.ome.tif" in str(found.left_out[0])
+
+
+def test_a_file_of_an_ome_set_is_read_alone(tmp_path):
+    write_set(tmp_path, {"B02_bright.ome.tif": (0, [(0, 0)]), "B02_dark.ome.tif": (0, [(1, 0)])})
+    found = find_by_names(tmp_path, ["{well}_{level}.ome.tif"])
+    assert {i.level: int(read_plane(i.path)[0, 0]) for i in found.images} == {"bright": 1, "dark": 2}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_IN_16_BIT = 65_535
 _LABELS, _OVERLAYS, _MARK = "labels", "overlays", "segment.json"
-_OURS = (_LABELS, _OVERLAYS, "nuclei.csv", "nuclei.parquet", "quality.csv")
+_OURS = (_LABELS, _OVERLAYS, "nuclei.csv", "nuclei.parquet", "images.csv", "quality.csv")
 
 
 class NucleiFolder:
@@ -121,7 +121,7 @@ class NucleiFolder:
         images: Mapping[str, tuple[int, ...]],
         say: Callable[[str], None],
     ) -> int:
-        """Write the nuclei of all images into one table, evenly lit, and the verdicts on the images into another.
+        """Write the nuclei of all images into one table, evenly lit, their number in each image, 0 too, and the verdicts on the images.
 
         What an earlier `segment` has found in other images stays.
 
@@ -156,6 +156,9 @@ class NucleiFolder:
                 nuclei[name] = nuclei[name].map(str, na_action="ignore")
         nuclei.to_csv(self.path / "nuclei.csv", index=False)
         nuclei.to_parquet(self.path / "nuclei.parquet", index=False)
+        found = nuclei["image"].map(str).value_counts()
+        counts = [{"image": name, "nuclei": int(found.get(name, 0))} for name in self._images]
+        pd.DataFrame(counts).to_csv(self.path / "images.csv", index=False)
         if verdicts:
             quality, path = pd.DataFrame(verdicts), self.path / "quality.csv"
             if self._extends and path.exists():

@@ -157,7 +157,7 @@ def segment(
     """Find and measure the nuclei of images, or of a run's reference images, into a folder of their own.
 
     Writes `labels/<name>.png` (16 bit; `.tif` of 32 bit for more than 65,535 nuclei), `overlays/<name>.png`, one table of
-    all nuclei, `nuclei.csv` and `nuclei.parquet`, and `quality.csv`: which images are good enough to learn from, why not,
+    all nuclei, `nuclei.csv` and `nuclei.parquet`, their number in each image, `images.csv`, and `quality.csv`: which images are good enough to learn from, why not,
     and what was measured. What an earlier `segment` has written there is extended. An image that cannot be read is left
     out, and the rest is done.
 
