@@ -32,7 +32,7 @@ from scotopic.workflow import (
     validate,
     verify,
 )
-from scotopic.workflow.importing import ImageSource
+from scotopic.workflow.importing import ImageSource, Imported
 from scotopic.workflow.segmentation import opened_run
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ImageSource",
+    "Imported",
     "ProblemsError",
     "Run",
     "Site",

@@ -119,10 +119,10 @@ def _nothing_fits(
     if problems := [problem for problem in found.left_out if problem.message != "fits no pattern"]:
         return problems
     example = f", for example {files[0].relative_to(source).as_posix()}" if files else ""
-    these = f" with the levels {', '.join(levels)}" if levels else ""
+    these = f" with the levels {', '.join(sorted(levels))}" if levels else ""
     more = f"; of the other levels {', '.join(sorted(there)[:8])} are {sum(there.values())}" if there else ""
-    patterns = [*patterns[:3], *(["..."] if len(patterns) > 3 else [])]
-    told = f"no file fits {' or '.join(patterns)}{these}; {count} files are there{example}{more}"
+    shown = " or ".join(patterns[:2]) + f" or {len(patterns) - 2} other patterns" * (len(patterns) > 2)
+    told = f"no file fits {shown}{these}; {count} files are there{example}{more}"
     return [Problem(told, str(source))]
 
 

@@ -93,7 +93,7 @@ def import_images(
     if protocol is None:
         name = (source.listing or source.paths[0]).stem
         light = light_of(images, source.levels)
-        protocol = protocol_of(images, light, layout, name=name, channel=channel, held_out=held_out)
+        protocol = protocol_of(images, light, layout, name=name, channel=channel, held_out=held_out, left_out=left_out)
         if plate is None and numbered:
             say(f"assumed: wells are numbered row by row on a {layout.name} plate (--plate says otherwise)")
     if not any(image.level == protocol.reference.name for image in images):

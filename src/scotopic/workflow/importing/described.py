@@ -142,8 +142,9 @@ def protocol_of(
     name: str,
     channel: str,
     held_out: int | None,
+    left_out: Sequence[Problem] = (),
 ) -> ImagingProtocol:
-    """Return the protocol that these images would be of.
+    """Return the protocol that these images would be of; `left_out` says why others are not among them.
 
     Raises
     ------
@@ -153,7 +154,7 @@ def protocol_of(
     there = {image.level for image in images}
     if absent := [level for level in light if level not in there]:
         told = f"{', '.join(absent)}: no image is of this level; those of the names are {', '.join(sorted(there))}"
-        raise ProblemsError([Problem(told, key="--level")])
+        raise ProblemsError([Problem(told, key="--level"), *left_out[:5]])
     images = [image for image in images if image.level in light]
     levels = sorted(light.values(), key=lambda level: (level.channel not in (None, channel), -level.nominal_dose))
     imaged = {image.well for image in images}
