@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -33,6 +34,19 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
+
+
+def rewrite_json(path: Path, values) -> None:
+    """Write a file of a run as an earlier version did, without a seal: a wrong seal would give the change away."""
+    path.write_text(json.dumps(without_seal(values)), encoding="utf-8")
+
+
+def rewrite_lines(path: Path, lines) -> None:
+    path.write_text("".join(json.dumps(without_seal(line)) + "\n" for line in lines), encoding="utf-8")
+
+
+def without_seal(values):
+    return {key: value for key, value in values.items() if key != "seal"}
 
 
 @dataclass

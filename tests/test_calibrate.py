@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 import scotopic
-from conftest import ROOT, acquired, load_job
+from conftest import ROOT, acquired, load_job, rewrite_json
 from lasting import STATE
 from scotopic.cli import app
 from scotopic.microscope import check_files
@@ -490,7 +490,7 @@ def test_a_measured_illumination_is_what_nuclei_are_divided_by(segmented_plate, 
     job = json.loads((run.path / "job.json").read_text(encoding="utf-8"))
     slope = [0.0, 0.0, 0.3, 0.0, 0.0, 0.0]  # the logarithm of the light rises with x
     job["profile"]["light_sources"]["DAPI"]["illumination"] = slope
-    (run.path / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    rewrite_json(run.path / "job.json", job)
     run = RunFolder(run.path)
     assert write_tables(run) == ""
     table = pd.read_parquet(run.path / "nuclei" / "reference.parquet")

@@ -15,6 +15,7 @@ from scotopic.nuclei import evenly_lit, judge, measure_levels, reference_segment
 from scotopic.photons import focus_score
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.store import ReferenceRecord, RunFolder, finished_sites, light_verdicts
+from scotopic.store import read_frame as read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -197,15 +198,26 @@ def placed(table: pd.DataFrame, record: FrameRecord, relative_dose: float) -> pd
 
 
 def read_frame(run_path: Path, record: FrameRecord) -> NDArray[np.uint16]:
-    """Return the image of a line of the ledger, shape (Y, X), in counts. For any process."""
-    plate = _opened_run(run_path)[2]
-    return plate.read(record.well, record.site, record.level, record.t, record.z)
+    """Return the image of a line of the ledger, shape (Y, X), in counts. For any process.
+
+    Raises
+    ------
+    ProblemsError
+        If it is damaged.
+    """
+    return read_pixels(_opened_run(run_path)[2], record)
 
 
 def read_corrected(run_path: Path, record: FrameRecord) -> NDArray[np.uint16]:
-    """Return the image of a line of the ledger as a camera of equal pixels would have given it. For any process."""
+    """Return the image of a line of the ledger as a camera of equal pixels would have given it. For any process.
+
+    Raises
+    ------
+    ProblemsError
+        If it is damaged.
+    """
     _, profile, plate, maps = _opened_run(run_path)
-    image = plate.read(record.well, record.site, record.level, record.t, record.z)
+    image = read_pixels(plate, record)
     return image if maps is None else maps.corrected(image, profile.camera.noise)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import rewrite_json
 from scotopic.learning import checking, training
 from scotopic.learning.calibration import PLANES
 from scotopic.learning.checking import check_levels, even_pairs
@@ -46,7 +47,7 @@ def test_a_network_that_has_not_learned_is_not_promoted(run):
     job_path = run.path / "job.json"
     job = json.loads(job_path.read_text(encoding="utf-8"))
     job["protocol"]["training"]["least_f1"] = 0.85
-    job_path.write_text(json.dumps(job), encoding="utf-8")
+    rewrite_json(job_path, job)
     said = []
     assert train(run.path, said.append, steps=2) is False
     assert run.latest_model() is None, "nothing that live segmentation could take"
@@ -257,7 +258,7 @@ def test_a_killed_training_process_goes_on(run):
     job_path = run.path / "job.json"
     job = json.loads(job_path.read_text())
     job["protocol"]["training"] |= {"steps": 120, "least_f1": 0}
-    job_path.write_text(json.dumps(job))
+    rewrite_json(job_path, job)
     command = [sys.executable, "-m", "scotopic", "train", str(run.path)]
     process = started(command, run)
     process.kill()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from conftest import acquired, small
+from conftest import acquired, rewrite_lines, small
 from scotopic.microscope import acquire, engine, open_microscope, prepare_run
 from scotopic.protocol import ImagingProtocol, ProblemsError
 from scotopic.store import RunFolder, verify
@@ -167,7 +167,7 @@ def test_a_resumed_time_lapse_keeps_its_clock(tmp_path, monkeypatch):
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for line in lines:
         line["time"] = (datetime.fromisoformat(line["time"]) - timedelta(hours=2 - line["t"])).isoformat()
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    rewrite_lines(path, lines)
     run, result = acquired(job, tmp_path / "RUN", core)
     assert result.end_reason == "completed"
     # The third time point is under way, no site of it waits; the fourth is due an hour after the third began.

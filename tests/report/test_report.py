@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from conftest import DATA, acquired, small
+from conftest import DATA, acquired, rewrite_json, rewrite_lines, small, without_seal
 from scotopic.protocol import MicroscopeProfile, ProblemsError
 from scotopic.report import Report, write_page
 from scotopic.report.findings import Findings, HeldOutSites, find_by_reference
@@ -31,7 +31,7 @@ def change_job(run, **protocol):
     path = run.path / "job.json"
     job = json.loads(path.read_text(encoding="utf-8"))
     job["protocol"] |= protocol
-    path.write_text(json.dumps(job), encoding="utf-8")
+    rewrite_json(path, job)
 
 
 def without_some(labels, keep):
@@ -87,7 +87,7 @@ def test_a_run_without_a_model_has_a_report_that_says_so(run):
     assert {row.source for row in report.levels} == {"reference", "classical"}
     assert all("truth" in row.against for row in report.levels)
     assert "missing in the report: there is no model: the run was not trained on" in said
-    written = json.loads((run.path / "report.json").read_text(encoding="utf-8"))
+    written = without_seal(json.loads((run.path / "report.json").read_text(encoding="utf-8")))
     assert Report.model_validate(written) == report
     assert "f1_at_0.5" in written["levels"][0]["against"]["truth"]
     page = (run.path / "report.html").read_text(encoding="utf-8")
@@ -116,7 +116,7 @@ def test_sites_with_images_of_the_wrong_light_are_not_judged_and_that_is_said(ru
     for line in changed:
         if (line["well"], line["site"], line["level"]) == ("B3", 1, "0.2%"):
             line |= {"state": "skipped", "reason": "the camera was busy"}
-    (run.path / "frames.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed), encoding="utf-8")
+    rewrite_lines(run.path / "frames.jsonl", changed)
     sites = HeldOutSites(run)
     assert sites.frames == {}
     assert sites.missing == "1 held-out sites are left out: wrong light; 1 held-out sites are left out: skipped image"
@@ -197,11 +197,11 @@ def test_sites_without_a_full_light_image_are_counted(run):
     for line in lines:
         if (line["well"], line["site"], line["level"]) == ("B3", 1, "100%"):
             line |= {"state": "left_out", "reason": "a rule"}
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    rewrite_lines(path, lines)
     sites = HeldOutSites(run)
     assert (sites.planned, len(sites.frames), sites.left_out) == (2, 1, {"no full-light image": 1})
     lines = [line for line in lines if (line["well"], line["site"]) != ("B3", 0)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    rewrite_lines(path, lines)
     assert HeldOutSites(run).left_out == {"not acquired": 1, "no full-light image": 1}
 
 

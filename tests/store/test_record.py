@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT, acquired, load_job, small
+from conftest import ROOT, acquired, load_job, rewrite_lines, small
 from scotopic.microscope import give_up_site, microscope_lock
 from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder, verify, wrong_light
@@ -61,7 +61,7 @@ def test_a_zero_in_the_middle_of_the_ledger_lights_nothing_again(run):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("job.json", "{", "job.json is damaged"),
+        ("job.json", "{", r"job\.json: is damaged: protocol and microscope of the run cannot be trusted"),
         ("job.json", '{"format": 7}', "written by another version of scotopic; this one knows 1"),
         ("job.json", '{"protocol": {}, "profile": {}}', r"job\.json: \w+\.\w+: Field required"),
         ("light.jsonl", "{}\n{}\n", r"light\.jsonl:1: damaged line"),
@@ -84,9 +84,9 @@ def test_a_damaged_chunk_names_its_frame_and_the_rest_is_read(run):
     chunk = field / "0/c/0/2/0/0/0"
     chunk.write_bytes(chunk.read_bytes()[:100])
     level = run.read_protocol().light_levels[2].name
-    assert [str(problem).split(": ")[1][:60] for problem in verify(run)] == [
-        f"{level} of B4_1, t 0, z 0 cannot be read"
-    ]
+    (found,) = verify(run)
+    assert found.file == str(chunk.parent.parent)
+    assert found.message.startswith(f"{level} of B4_1, t 0, z 0 cannot be read")
 
 
 def test_a_wrong_light_or_none_proved_is_not_sound_and_complete(run):
@@ -95,7 +95,7 @@ def test_a_wrong_light_or_none_proved_is_not_sound_and_complete(run):
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines[1]["verdict"] = "wrong"
     del lines[5]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    rewrite_lines(path, lines)
     found = [str(problem) for problem in wrong_light(run)]
     assert found[0].startswith("1 frames have the wrong light by the images' proof, for example 0.2% of B2_0")
     assert found[1].startswith("1 frames have no proof of their light in light.jsonl, for example 2% of B2_1")

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from conftest import acquired, no_line_after, small
+from conftest import acquired, no_line_after, rewrite_lines, small
 from scotopic.microscope import open_microscope
 from scotopic.store import RunFolder, verify
 
@@ -18,9 +18,9 @@ def run(segmented_plate, tmp_path) -> RunFolder:
 
 def change_line(run, number, **changes):
     path = run.path / "frames.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    lines[number] = json.dumps(json.loads(lines[number]) | changes)
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines[number] |= changes
+    rewrite_lines(path, lines)
 
 
 def told(run):

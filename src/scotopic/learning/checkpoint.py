@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from scotopic.store.files import sync
+from scotopic.protocol import ProblemsError
+from scotopic.store.files import replace_bytes
+from scotopic.store.seals import BLANK, KEY, damaged, is_intact, sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,23 +28,27 @@ def write_checkpoint(path: Path, network: NucleusNet, optimizer: Optimizer, prog
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": t.contiguous() for name, t in moments.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(save(tensors, {"progress": json.dumps(progress)}))
-    sync([partial])
-    os.replace(partial, path)
-    sync([path.parent])
+    replace_bytes(path, sealed(save(tensors, {"progress": json.dumps(progress), KEY: BLANK})))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return tensors and progress of a checkpoint, or nothing if there is none that can be read."""
+    """Return tensors and progress of a checkpoint, or nothing if there is none.
+
+    Raises
+    ------
+    ProblemsError
+        If it is damaged.
+    """
     if not path.exists():
         return None
     try:
+        if not is_intact(path.read_bytes()):
+            raise ProblemsError([damaged(path)])
         with safe_open(path, framework="pt") as file:
             progress: dict[str, Any] = json.loads((file.metadata() or {})["progress"])
             return {name: file.get_tensor(name) for name in file.keys()}, progress
-    except (SafetensorError, KeyError, ValueError):
-        return None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ProblemsError([damaged(path)]) from error
 
 
 def restore(tensors: dict[str, Tensor], network: NucleusNet, optimizer: Optimizer) -> None:

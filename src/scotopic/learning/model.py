@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,7 +17,7 @@ from scotopic.learning.calibration import contrast, contrast_camera
 from scotopic.learning.network import NucleusNet
 from scotopic.photons import CameraNoise, FrozenModel
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.store.files import sync
+from scotopic.store.files import content_hash, contradicts_its_name, replace_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -243,12 +240,8 @@ class Model:
         tensors = {name: t.detach().contiguous() for name, t in self.network.state_dict().items()}
         data = save(tensors, {"scotopic": self.card.model_dump_json()})
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{_hash(data)}.safetensors"
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(data)
-        sync([partial])
-        os.replace(partial, path)
-        sync([folder])
+        path = folder / f"{content_hash(data)}.safetensors"
+        replace_bytes(path, data)
         return path
 
     @classmethod
@@ -263,14 +256,14 @@ class Model:
         """
         try:
             data = path.read_bytes()
+            if contradicts_its_name(path, data):
+                told = f"is damaged: its content has the hash {content_hash(data)}, not its name's"
+                raise ProblemsError([Problem(told, str(path))])
             weights = load(data)
         except (OSError, SafetensorError) as error:
             raise ProblemsError([Problem(f"cannot be read as a model: {error}", str(path))]) from error
         if (card_text := _metadata(data).get("scotopic")) is None:
             raise ProblemsError([Problem("is no model of scotopic: it has no card", str(path))])
-        content = _hash(data)
-        if _HASH_NAME.fullmatch(model_name(path)) and model_name(path) != content:
-            raise ProblemsError([Problem(f"is damaged: its content has the hash {content}, not its name's", str(path))])
         if bad := [name for name, weight in weights.items() if not torch.isfinite(weight).all()]:
             raise ProblemsError([Problem(f"is damaged: weights that are no numbers in {bad[0]}", str(path))])
         try:
@@ -284,14 +277,7 @@ class Model:
                 raise
             told = _first_mistake(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
             raise ProblemsError([Problem(f"is damaged: {told}", str(path))]) from error
-        return cls(card, network.eval(), content)
-
-
-_HASH_NAME = re.compile("[0-9a-f]{12}")
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:12]
+        return cls(card, network.eval(), content_hash(data))
 
 
 def _metadata(data: bytes) -> dict[str, str]:
@@ -312,4 +298,4 @@ def model_name(path: Path) -> str:
 
 def model_hash(path: Path) -> str:
     """Return the hash of a model file's content: what its masks and tables are called by."""
-    return _hash(path.read_bytes())
+    return content_hash(path.read_bytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from scotopic import __version__
 from scotopic.learning.checking import check_levels
 from scotopic.learning.model import Model, ModelCard, model_name
 from scotopic.learning.prediction import MapMaker
-from scotopic.store.files import replace_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +110,5 @@ def promote(run: RunFolder, model: Model, trained: Trained, least_f1: float) -> 
         ]
         if worse:
             return Promotion(name, promoted=False, reason=f"worse than {old.hash}: {'; '.join(worse)}")
-    latest = {"model": path.name, "f1": model.card.f1}
-    replace_text(run.models_path / "latest.json", json.dumps(latest, indent=1))
+    run.note_latest_model(path.name, model.card.f1)
     return Promotion(name, promoted=True, reason="")

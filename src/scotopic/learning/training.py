@@ -22,6 +22,7 @@ from scotopic.learning.optimizer import Muon
 from scotopic.learning.pairs import peak_electrons
 from scotopic.learning.prediction import MapMaker
 from scotopic.nuclei import Illumination
+from scotopic.protocol import ProblemsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -164,7 +165,11 @@ def train(
     pool = _Pool(run, pairs, settings.seed)
     validation = _loaded(run, pairs, _FINAL_CHECK_MPX)
     progress, dtype = Progress(), str(settings.dtype)
-    saved = read_checkpoint(run.checkpoint_path)
+    try:
+        saved = read_checkpoint(run.checkpoint_path)
+    except ProblemsError as error:
+        say(f"warning: {error}")
+        saved = None
     if saved is not None and not _goes_on_with(saved[1], pairs, settings):
         saved = None
     some = pool.at(0)[:_PEAK_SITES]

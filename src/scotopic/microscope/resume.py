@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from scotopic.protocol import Problem, ProblemsError
-from scotopic.store import FrameRecord, RunFolder, checksum, differing_keys, finished_sites
+from scotopic.store import FrameRecord, RunFolder, differing_keys, finished_sites, read_frame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +55,7 @@ def prepare_run(
             run.forget_request()  # it was meant for an acquisition before this one
         if run.exists:
             _refuse_another_run(run, protocol, profile, profile.config_path(profile_path))
+            run.plate(protocol, profile)  # damaged metadata are told before another process stumbles over them
         else:
             if remains := run.remains():
                 raise ProblemsError(
@@ -153,11 +154,11 @@ def check_last_sites(run: RunFolder, plate: PlateStore, records: list[FrameRecor
 def _odd(plate: PlateStore, record: FrameRecord) -> str:
     """Return what is wrong with a frame as it lies on the disk, if anything is."""
     try:
-        found = checksum(plate.read(record.well, record.site, record.level, record.t, record.z))
-    except Exception:  # zarr and its codecs raise what they like
+        read_frame(plate, record)
+    except (ProblemsError, OSError):
         logger.debug("a frame cannot be read", exc_info=True)
-        return "cannot be read"
-    return "" if found == record.checksum else "is not what the ledger says (checksum)"
+        return "is not what the ledger says (checksum)"
+    return ""
 
 
 def give_up_site(run: RunFolder, well: str, site: int, t: int = 0) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from scotopic.store import RunFolder
+from scotopic.store.run_folder import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,12 +61,18 @@ class RunWatch:
             return []
         acquire, training = self._run.read_status("acquire"), self._run.read_status("train")
         found = [
+            *self._damaged(),
             *self._acquisition(acquire),
             *self._learned(training),
             *self._drifted(),
             *self._report(),
         ]
         return [Event(kind, which, self._run.path.name, text) for kind, which, text in found]
+
+    def _damaged(self) -> Iterator[tuple[EventKind, str, str]]:
+        for part in ("acquire", "train", "live"):
+            if (status := self._run.read_status(part)).get("state") == UNREADABLE:
+                yield "failure", f"status {part}", str(status["message"])
 
     def _acquisition(self, status: dict[str, Any]) -> Iterator[tuple[EventKind, str, str]]:
         if not status or not self._is_new(status.get("heartbeat")):

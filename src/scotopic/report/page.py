@@ -35,16 +35,18 @@ from scotopic.report.verdict import (
     purpose_words,
     verdict,
 )
-from scotopic.store.files import replace_text
+from scotopic.store import read_frame
+from scotopic.store.files import replace_bytes
+from scotopic.store.seals import BLANK, sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from scotopic.report.schema import Figure, Purpose, Report
-    from scotopic.store import ReferenceRecord, RunFolder
+    from scotopic.store import PlateStore, ReferenceRecord, RunFolder
 
 _MOST_PX, _FIELDS = 512, 3
 _THUMBNAIL_PX, _THUMBNAILS = 160, 24
@@ -85,7 +87,8 @@ def write_page(run: RunFolder, report: Report) -> None:
     style = _STYLE + _switches(report)
     page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
     page += f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{style}</style></head>'
-    replace_text(run.path / "report.html", f"{page}<body>{''.join(parts)}</body></html>")
+    page += f"<body>{''.join(parts)}<!-- {BLANK} --></body></html>"
+    replace_bytes(run.path / "report.html", sealed(page.encode()))
 
 
 def plots(run: RunFolder, report: Report) -> list[Plot]:
@@ -303,6 +306,17 @@ def _chosen(run: RunFolder, report: Report) -> list[ReferenceRecord]:
     return [done[i] for i in sorted({0, len(done) // 2, len(done) - 1})][:_FIELDS] if done else []
 
 
+def _reader(run: RunFolder, plate: PlateStore) -> Callable[[ReferenceRecord, str], NDArray[Any]]:
+    """Return what reads the image of a site at a light level, in the plane of its masks: zeros where none was taken."""
+    frames = {(r.site_key, r.attempt, r.z, r.level): r for r in run.ledger.read() if r.state == "written"}
+
+    def read(site: ReferenceRecord, level: str) -> NDArray[Any]:
+        record = frames.get((site.site_key, site.attempt, site.z, level))
+        return plate.read(site.well, site.site, level, site.t, site.z) if record is None else read_frame(plate, record)
+
+    return read
+
+
 def _contours(run: RunFolder, report: Report, chosen: Sequence[ReferenceRecord]) -> list[str]:
     """Return a few fields: contours of all levels over the darkest image, each to be switched on and off."""
     protocol, found = run.read_protocol(), {row.name for row in network_rows(report) if row.measured}
@@ -312,8 +326,9 @@ def _contours(run: RunFolder, report: Report, chosen: Sequence[ReferenceRecord])
     plate = run.plate(protocol, run.read_profile())
     darkest = min((level for _, level in levels), key=lambda level: level.nominal_dose)
     parts = ["<h2>What the network sees at each light, over the darkest image</h2>"]
+    read = _reader(run, plate)
     for number, site in enumerate(chosen):
-        image = plate.read(site.well, site.site, darkest.name, site.t, site.z)
+        image = read(site, darkest.name)
         piece = _middle(image.shape)
         over, switches = [], []
         for index, level in levels:
@@ -359,9 +374,9 @@ def _fields(run: RunFolder, report: Report, chosen: Sequence[ReferenceRecord]) -
     if not chosen or not report.levels:
         return []
     plate, site = run.plate(protocol, run.read_profile()), chosen[0]
-    figures = []
+    figures, read = [], _reader(run, plate)
     for number, level in enumerate(protocol.light_levels):
-        image = plate.read(site.well, site.site, level.name, site.t, site.z)
+        image = read(site, level.name)
         name = f"network_{report.model}_{number}" if level.name in found else "reference"
         labels = plate.read_labels(site.well, site.site, name, site.t, site.z)
         masks = "" if level.name in found or not found else ", by the reference masks"
@@ -418,7 +433,7 @@ def _ground_truth(run: RunFolder, report: Report) -> list[str]:
 def _thumbnail(run: RunFolder, site: ReferenceRecord, reasons: str) -> str:
     protocol = run.read_protocol()
     plate = run.plate(protocol, run.read_profile())
-    image = plate.read(site.well, site.site, protocol.reference.name, site.t, site.z)
+    image = _reader(run, plate)(site, protocol.reference.name)
     step = max(1, -(-max(image.shape) // _THUMBNAIL_PX))
     png = iio.imwrite("<bytes>", stretched(image, 0.5, 99.8)[::step, ::step], extension=".png")
     caption = f"{site.name}: {reasons}"

@@ -62,7 +62,7 @@ def validate(
     if model is not None and seen_wells and set(seen_wells) >= set(sites.protocol.held_out_wells):
         told = f"has learned from {', '.join(sites.protocol.held_out_wells)} of this plate: what it finds there proves nothing"
         raise ProblemsError([Problem(f"{told}; hold out other wells, or judge it on another plate", str(model_path))])
-    training = run.read_status("train")
+    training = run.read_status("train", strict=True)
     missing = [sites.missing] if sites.missing else []
     network = None
     if model is None and training.get("learned", True):

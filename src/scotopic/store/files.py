@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
@@ -14,6 +16,7 @@ from scotopic.protocol import Problem, ProblemsError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_HASH_NAME = re.compile("[0-9a-f]{12}")
 _pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sync")
 
 
@@ -44,16 +47,21 @@ def is_remote(path: Path) -> bool:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader, also one after a power cut, sees the old or the new one, never a part.
+    """Write a text file as `replace_bytes` does, in UTF-8."""
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, also one after a power cut, sees the old or the new one, never a part.
 
     On Windows a file cannot be replaced while a reader holds it open: that is tried again for a second.
     """
     if is_remote(path):
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(data)
         return
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     for attempt in range(20):
@@ -67,14 +75,25 @@ def replace_text(path: Path, text: str) -> None:
     sync([path.parent])
 
 
-def read_text(path: Path) -> str:
-    """Read a text file that another process replaces now and then; on Windows it cannot be opened meanwhile, and that is tried again."""
+def read_bytes(path: Path) -> bytes:
+    """Read a file that another process replaces now and then; on Windows it cannot be opened meanwhile, and that is tried again."""
     for _ in range(20):
         try:
-            return path.read_text(encoding="utf-8")
+            return path.read_bytes()
         except PermissionError:
             time.sleep(0.05)
-    return path.read_text(encoding="utf-8")
+    return path.read_bytes()
+
+
+def content_hash(data: bytes) -> str:
+    """Return what the file of a model is called by: the first 12 hex digits of the SHA-256 of its content."""
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def contradicts_its_name(path: Path, data: bytes) -> bool:
+    """Return whether a file is called by a hash that is not its content's; one that a user has renamed says nothing."""
+    name = path.name.split(".")[0]
+    return bool(_HASH_NAME.fullmatch(name)) and name != content_hash(data)
 
 
 def sync(paths: Iterable[Path]) -> None:

@@ -13,6 +13,7 @@ from scotopic.photons import FrozenModel
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.files import is_remote
 from scotopic.store.files import sync as sync_with_disk
+from scotopic.store.seals import end_of_sealed_line, in_doubt, sealed_line, unsealed_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -181,7 +182,7 @@ _LONGEST_LINE = 2000
 
 
 class JsonLines(Generic[R]):
-    """An append-only file of records, one a line.
+    """An append-only file of records, one a line, each with its own checksum; lines of earlier versions have none.
 
     A line that a crash has torn is ignored when reading, and cut off before anything is appended. So are zeros at the
     end: after a power cut a file may have its new length already, but zeros for what was not synced.
@@ -204,9 +205,9 @@ class JsonLines(Generic[R]):
         records = []
         for number, line in enumerate(_whole_lines(self._path.read_bytes()).splitlines(), start=1):
             try:
-                records.append(self._record.model_validate_json(line))
+                records.append(parsed(line, self._record))
             except ValueError as error:
-                told = f"damaged line: {line[:80]!r}; nothing was changed"
+                told = f"damaged line, nothing was changed: {in_doubt(self._path)} ({line[:60]!r})"
                 raise ProblemsError([Problem(told, str(self._path), line=number)]) from error
         return records
 
@@ -221,19 +222,19 @@ class JsonLines(Generic[R]):
         records = []
         for line in lines[1 if start else 0 :][-count:]:  # the first one is cut
             with suppress(ValueError):
-                records.append(self._record.model_validate_json(line))
+                records.append(parsed(line, self._record))
         return records
 
     def append(self, records: Sequence[R], *, sync: bool = True) -> None:
         """Write records, and with `sync` wait until they (and all before them) are on the disk."""
         is_new = not self._path.exists()
-        text = "".join(record.model_dump_json(exclude_defaults=True) + "\n" for record in records)
+        data = b"".join(sealed_line(record.model_dump_json(exclude_defaults=True)) for record in records)
         if is_remote(self._path):  # nothing can be appended to there
             before = b"" if is_new else self._path.read_bytes()
-            self._path.write_bytes(before + text.encode())
+            self._path.write_bytes(before + data)
             return
         with self._path.open("ab") as file:
-            file.write(text.encode())
+            file.write(data)
             file.flush()
             if sync:
                 os.fsync(file.fileno())
@@ -241,21 +242,38 @@ class JsonLines(Generic[R]):
             sync_with_disk([self._path.parent])
 
     def cut_torn_line(self) -> int:
-        """Cut off what a crash has left after the last whole line; return the number of bytes cut."""
+        """Cut off what a crash has left after the last whole line, and end that line; return the number of bytes cut."""
         if not self._path.exists():
             return 0
         data = self._path.read_bytes()
-        whole = len(_whole_lines(data))
-        if whole < len(data):
+        whole = _whole_lines(data)
+        is_ended = not whole or whole.endswith(b"\n")
+        if len(whole) < len(data) or not is_ended:
             with self._path.open("rb+") as file:
-                file.truncate(whole)
+                file.truncate(len(whole))
+                if not is_ended:
+                    file.seek(0, os.SEEK_END)
+                    file.write(b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-        return len(data) - whole
+        return len(data) - len(whole)
+
+
+def parsed(line: bytes, record: type[R]) -> R:
+    """Return the record of a line.
+
+    Raises
+    ------
+    ValueError
+        If the line is damaged.
+    """
+    return record.model_validate_json(unsealed_line(line))
 
 
 def _whole_lines(data: bytes) -> bytes:
-    return data[: data.rstrip(b"\0").rfind(b"\n") + 1]  # zeros in the middle are no tail: that is a damaged line
+    """Return the lines that are whole; the last one also without its end, if it has its seal: it is not torn, its end is damaged."""
+    whole = data.rstrip(b"\0").rfind(b"\n") + 1  # zeros in the middle are no tail: that is a damaged line
+    return data[: whole + end_of_sealed_line(data[whole:])]
 
 
 class Ledger(JsonLines[FrameRecord]):

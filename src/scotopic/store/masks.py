@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
+import io
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from scotopic.photons import FrozenModel
-from scotopic.store.files import is_remote, sync
+from scotopic.protocol import Problem, ProblemsError
+from scotopic.store.files import read_bytes, replace_bytes
+from scotopic.store.seals import BLANK, KEY, damaged, is_intact, sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
+    from pathlib import Path
 
     import pandas as pd
 
@@ -70,14 +71,18 @@ class NucleusTables:
 
     def write(self, source: str, well: str, site: int, t: int, table: pd.DataFrame) -> None:
         """Write the table of a site; it is on the disk when this returns."""
-        _replace(self._of_site(source, well, site, t), lambda path: table.to_parquet(path, index=False))
+        self.folder(source).mkdir(parents=True, exist_ok=True)
+        replace_bytes(self._of_site(source, well, site, t), _parquet(table))
 
     def read(self, source: str, well: str, site: int, t: int) -> pd.DataFrame:
-        """Return the table of a site."""
-        import pandas as pd  # not where a microscope is driven
+        """Return the table of a site.
 
-        with self._of_site(source, well, site, t).open("rb") as file:
-            return pd.read_parquet(file)
+        Raises
+        ------
+        ProblemsError
+            If it is damaged.
+        """
+        return _read(self._of_site(source, well, site, t))
 
     def forget(self, well: str, site: int, t: int) -> None:
         """Remove the tables of a site, of all sources: they are of images that are given up."""
@@ -85,19 +90,33 @@ class NucleusTables:
             path.unlink(missing_ok=True)
 
     def read_sites(self, source: str) -> pd.DataFrame | None:
-        """Return the tables of all sites of a source as one; nothing if there are none."""
+        """Return the tables of all sites of a source as one; nothing if there are none.
+
+        Raises
+        ------
+        ProblemsError
+            If one is damaged.
+        """
         import pandas as pd
 
-        tables = []
-        for path in sorted(self.folder(source).glob("*.parquet"), key=str):
-            with path.open("rb") as file:
-                tables.append(pd.read_parquet(file))
+        tables = [_read(path) for path in sorted(self.folder(source).glob("*.parquet"), key=str)]
         return pd.concat(tables, ignore_index=True) if tables else None
 
     def write_all(self, source: str, table: pd.DataFrame) -> None:
         """Write the table of all sites, for programs (Parquet) and for people (CSV)."""
-        _replace(self._path / f"{source}.parquet", lambda path: table.to_parquet(path, index=False))
-        _replace(self._path / f"{source}.csv", lambda path: table.to_csv(path, index=False))
+        self._path.mkdir(parents=True, exist_ok=True)
+        replace_bytes(self._path / f"{source}.parquet", _parquet(table))
+        replace_bytes(self._path / f"{source}.csv", _csv(table))
+
+    def damaged_csv(self) -> Iterator[Problem]:
+        """Yield the tables for people, which have no room for a seal, that are not those for programs."""
+        for path in sorted(self._path.glob("*.csv")):
+            try:
+                table = _read(path.with_suffix(".parquet"))
+            except (ProblemsError, FileNotFoundError):
+                continue  # which of the two is damaged nobody knows; that of the other is told
+            if path.read_bytes().replace(b"\r\n", b"\n") != _csv(table):
+                yield damaged(path, f"not the table in {path.stem}.parquet")
 
     def folder(self, source: str) -> Path:
         """Return the folder of a source's tables."""
@@ -107,17 +126,29 @@ class NucleusTables:
         return self.folder(source) / f"{site_name(well, site, t)}.parquet"
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file so that its name stands for the whole of it, the old or the new."""
-    if is_remote(path):
-        with tempfile.TemporaryDirectory() as folder:
-            here = Path(folder) / path.name
-            write(here)
-            path.write_bytes(here.read_bytes())
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    sync([partial])
-    os.replace(partial, path)
-    sync([path.parent])
+def _parquet(table: pd.DataFrame) -> bytes:
+    """Return a table as a Parquet file with a seal in its metadata."""
+    import pyarrow
+    from pyarrow import parquet
+
+    content = pyarrow.Table.from_pandas(table, preserve_index=False)
+    content = content.replace_schema_metadata({**(content.schema.metadata or {}), KEY: BLANK})
+    file = io.BytesIO()
+    parquet.write_table(content, file)
+    return sealed(file.getvalue())
+
+
+def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd  # not where a microscope is driven
+
+    data = read_bytes(path)
+    if not is_intact(data):
+        raise ProblemsError([damaged(path)])
+    try:
+        return pd.read_parquet(io.BytesIO(data))
+    except (OSError, ValueError) as error:  # of an earlier version, without a seal
+        raise ProblemsError([damaged(path)]) from error
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return str(table.to_csv(index=False, lineterminator="\n")).encode()

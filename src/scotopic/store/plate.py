@@ -1,39 +1,40 @@
 from __future__ import annotations
 
 import itertools
-import json
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-import zarrs  # noqa: F401 - registers its codec pipeline, three times as fast on frames of 512²
 from yaozarrs import v05
 from yaozarrs.write.v05 import prepare_image
-from zarr.codecs import BloscCodec
-from zarr.storage import FsspecStore
 
 from scotopic.photons import block_sums
 from scotopic.protocol import Problem, ProblemsError
+from scotopic.store.arrays import (
+    EVERY_CHUNK,
+    FAST,
+    LARGEST_CHUNK_PX,
+    DamagedChunkError,
+    create_array,
+    is_sound,
+    opened,
+    plane,
+)
 from scotopic.store.files import is_remote, replace_text, sync
 from scotopic.store.live import live_labels
+from scotopic.store.metadata import group_text, labels_group, listed_labels, ome_part, translated, with_seal
+from scotopic.store.seals import damaged, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    import zarr
     from numpy.typing import NDArray
 
     from scotopic.protocol import ImagingProtocol, MicroscopeProfile
 
-_FAST = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
-_EVERY_CHUNK = {"array.write_empty_chunks": True}
-"""Chunks of zeros are written too: a missing chunk must always mean a missing frame."""
-_config_lock = threading.Lock()
-"""zarr's configuration is one for all threads."""
-_LARGEST_CHUNK_PX = 2048
 _SMALLEST_PYRAMID_PX = 256
 _ACQUISITION = 0
 
@@ -148,12 +149,13 @@ class PlateStore:
         for inner, text in self._field_template().items():
             target = folder / inner
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(_translated(text, corner), encoding="utf-8", newline="\n")
+            target.write_text(translated(text, corner), encoding="utf-8", newline="\n")
         for name in self.layout.live_labels:
             self._make_labels(folder / "labels" / name)
         if self.layout.live_labels:
-            labels = v05.LabelsGroup(labels=list(self.layout.live_labels))
-            (folder / "labels" / "zarr.json").write_text(_group(labels), encoding="utf-8", newline="\n")
+            (folder / "labels" / "zarr.json").write_text(
+                labels_group(self.layout.live_labels), encoding="utf-8", newline="\n"
+            )
         self._made.add(folder)
         self._open_arrays(folder)  # as long as there is time
         return folder
@@ -185,7 +187,7 @@ class PlateStore:
         for number in numbers:
             binned = _binned(image, self.layout.pyramid[number])
             # zarrs (0.2.3) leaves chunks of zeros out whatever it is told: those go through zarr's own pipeline.
-            arrays = self._open_arrays(folder) if binned.any() else _opened(folder, self.layout.pyramid, _EVERY_CHUNK)
+            arrays = self._open_arrays(folder) if binned.any() else opened(folder, self.layout.pyramid, EVERY_CHUNK)
             arrays[number][t, channel, z] = binned
 
     def clear(self, well: str, site: int, level: str, t: int, z: int) -> None:
@@ -222,8 +224,8 @@ class PlateStore:
         """Yield every chunk file of a frame, in each level of the pyramid."""
         channel = self.layout.levels.index(level)
         for number, factor in enumerate(self.layout.pyramid):
-            rows = range(-(-(self.layout.height_px // factor) // _LARGEST_CHUNK_PX))
-            columns = range(-(-(self.layout.width_px // factor) // _LARGEST_CHUNK_PX))
+            rows = range(-(-(self.layout.height_px // factor) // LARGEST_CHUNK_PX))
+            columns = range(-(-(self.layout.width_px // factor) // LARGEST_CHUNK_PX))
             for row, column in itertools.product(rows, columns):
                 yield field / f"{number}/c/{t}/{channel}/{z}/{row}/{column}"
 
@@ -236,11 +238,18 @@ class PlateStore:
         ------
         FileNotFoundError
             If the field does not exist. A frame of it that was never written reads as zeros: ask the ledger.
+        DamagedChunkError
+            If it cannot be decoded; `store.read_frame` looks at the checksum too.
         """
         folder = self.field_path(well, site)
         if not (folder / "0" / "zarr.json").exists():
             raise FileNotFoundError(f"no field {well}_{site} in {self.path}")
-        return np.asarray(self._open_arrays(folder)[0][t, self.layout.levels.index(level), z])
+        array, channel = self._open_arrays(folder)[0], self.layout.levels.index(level)
+        return plane(array, (t, channel, z))
+
+    def frame_path(self, well: str, site: int, level: str, t: int, z: int) -> Path:
+        """Return the folder of the chunks of a frame at full size."""
+        return self.field_path(well, site) / f"0/c/{t}/{self.layout.levels.index(level)}/{z}"
 
     def has_pixels(self, well: str, site: int, level: str, t: int = 0, z: int = 0) -> bool:
         """Return whether anything of a frame is on the disk."""
@@ -249,11 +258,17 @@ class PlateStore:
     def wrong_copies(
         self, well: str, site: int, level: str, t: int, z: int, image: NDArray[np.uint16]
     ) -> Iterator[int]:
-        """Yield the reductions (2 for half the size) of a frame's smaller copies that are not those of its image."""
-        channel, arrays = self.layout.levels.index(level), self._open_arrays(self.field_path(well, site))
-        for factor, array in list(zip(self.layout.pyramid, arrays, strict=True))[1:]:
-            if not np.array_equal(np.asarray(array[t, channel, z]), _binned(image, factor)):
-                yield factor
+        """Yield the reductions (2 for half the size) of a frame's smaller copies that are not those of its image.
+
+        Raises
+        ------
+        DamagedChunkError
+            If one cannot be decoded.
+        """
+        channel, folder = self.layout.levels.index(level), self.field_path(well, site)
+        for number, array in list(enumerate(self._open_arrays(folder)))[1:]:
+            if not np.array_equal(plane(array, (t, channel, z)), _binned(image, self.layout.pyramid[number])):
+                yield self.layout.pyramid[number]
 
     # ------------------------------------------------------------------ masks
 
@@ -278,13 +293,13 @@ class PlateStore:
         if labels.shape != expected:
             raise ValueError(f"labels of shape {labels.shape}; the plate takes {expected}")
         group = self._labels_path(well, site, name)
-        is_new = not (group / "zarr.json").exists()
+        # Damaged metadata are made again with the masks: they are the same for all masks of a field.
+        is_new = not all(is_sound(path) for path in (group, *(group / str(n) for n in range(len(self.layout.pyramid)))))
         if is_new:
             self._make_labels(group)
-        for number, factor in enumerate(self.layout.pyramid):
-            rows, columns = expected[0] // factor, expected[1] // factor
-            nearest = labels[factor // 2 :: factor, factor // 2 :: factor][:rows, :columns]
-            _opened(group, self.layout.pyramid, _FAST | _EVERY_CHUNK)[number][t, z] = nearest.astype(np.uint32)
+        for number in range(len(self.layout.pyramid)):
+            nearest = self._reduced(labels, number).astype(np.uint32)
+            opened(group, self.layout.pyramid, FAST | EVERY_CHUNK)[number][t, z] = nearest
         if is_remote(group):
             self._declare_labels(group)
             return
@@ -296,21 +311,28 @@ class PlateStore:
         self._declare_labels(group)
 
     def _make_labels(self, group: Path) -> None:
-        """Make the empty arrays of a label group, where its field lies."""
-        image = json.loads((group.parent.parent / "zarr.json").read_text(encoding="utf-8"))
+        """Make the metadata of a label group, where its field lies."""
+        image = read_json(group.parent.parent / "zarr.json")
         first = image["attributes"]["ome"]["multiscales"][0]["datasets"][0]
         corner = first["coordinateTransformations"][1]["translation"][-3:]
         for inner, text in self._label_template().items():
             target = group / inner
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(_translated(text, corner), encoding="utf-8", newline="\n")
+            target.write_text(translated(text, corner), encoding="utf-8", newline="\n")
 
     def _declare_labels(self, group: Path) -> None:
-        """Name a label group to the readers of its field, once its masks are there."""
-        path = group.parent / "zarr.json"
-        known = json.loads(path.read_text(encoding="utf-8"))["attributes"]["ome"]["labels"] if path.exists() else []
-        if group.name not in known:
-            replace_text(path, _group(v05.LabelsGroup(labels=[*known, group.name])))
+        """Name a label group to the readers of its field, once its masks are there.
+
+        The list follows from the folders: other programs add groups too, so it has no seal.
+        """
+        path, there = group.parent / "zarr.json", self._groups_of_labels(group.parent)
+        listed = listed_labels(path)
+        if set(there) != set(listed):
+            known = [name for name in listed if name in there]
+            replace_text(path, labels_group([*known, *(name for name in there if name not in known)]))
+
+    def _groups_of_labels(self, folder: Path) -> list[str]:
+        return sorted(path.name for path in folder.iterdir() if (path / "zarr.json").exists())
 
     def read_labels(self, well: str, site: int, name: str, t: int = 0, z: int = 0) -> NDArray[np.uint32]:
         """Return masks of a field, shape (Y, X), uint32: zeros where none were written.
@@ -319,8 +341,44 @@ class PlateStore:
         ------
         FileNotFoundError
             If the field, or such masks of it, do not exist.
+        ProblemsError
+            If they are damaged.
         """
-        return np.asarray(_opened(self._labels_path(well, site, name), self.layout.pyramid, _FAST)[0][t, z])
+        return self._read_labels(well, site, name, t, z, 0)
+
+    def _read_labels(self, well: str, site: int, name: str, t: int, z: int, number: int) -> NDArray[np.uint32]:
+        folder = self._labels_path(well, site, name)
+        array = opened(folder, self.layout.pyramid, FAST)[number]
+        try:
+            return plane(array, (t, z))
+        except DamagedChunkError as error:
+            raise ProblemsError([damaged(folder / f"{number}/c/{t}/{z}")]) from error
+
+    def damaged_labels(self, well: str, site: int) -> Iterator[Problem]:
+        """Yield what is damaged of the masks of a field, smaller copies and the list of their groups included."""
+        folder = self.field_path(well, site) / "labels"
+        if not folder.exists():
+            return
+        names = self._groups_of_labels(folder)
+        if set(names) != set(listed_labels(folder / "zarr.json")):
+            told = f"is damaged: other programs do not find the masks that are there ({', '.join(names)}) by it"
+            yield Problem(told, str(folder / "zarr.json"))
+        for name, t, z in itertools.product(names, range(self.layout.time_points), range(self.layout.planes)):
+            try:
+                labels = self.read_labels(well, site, name, t, z)
+                for number in range(1, len(self.layout.pyramid)):
+                    if not np.array_equal(
+                        self._read_labels(well, site, name, t, z, number), self._reduced(labels, number)
+                    ):
+                        yield damaged(folder / name / f"{number}/c/{t}/{z}", "not a copy of the masks")
+            except ProblemsError as error:
+                yield from error.problems
+
+    def _reduced(self, labels: NDArray[Any], number: int) -> NDArray[Any]:
+        """Return the smaller copy of masks for a level of the pyramid."""
+        factor = self.layout.pyramid[number]
+        rows, columns = labels.shape[0] // factor, labels.shape[1] // factor
+        return labels[factor // 2 :: factor, factor // 2 :: factor][:rows, :columns]
 
     def has_labels(self, well: str, site: int, name: str) -> bool:
         """Return whether a field has masks of this name. Which of its images have some, chunks do not say: zarrs drops empty ones."""
@@ -345,7 +403,7 @@ class PlateStore:
         """Return the arrays of a field's pyramid; those of the last fields are kept. Two threads may ask at once."""
         arrays = self._arrays.get(folder)
         if arrays is None:
-            arrays = _opened(folder, self.layout.pyramid, _FAST | _EVERY_CHUNK)
+            arrays = opened(folder, self.layout.pyramid, FAST | EVERY_CHUNK)
             self._arrays = dict([*list(self._arrays.items())[-1:], (folder, arrays)])
         return arrays
 
@@ -354,7 +412,7 @@ class PlateStore:
         path = self.path / "zarr.json"
         if not path.exists():
             return set()
-        wells = _ome(path, "plate")["wells"]
+        wells = ome_part(path, "plate")["wells"]
         places = {(well["rowIndex"], well["columnIndex"]) for well in wells}
         return {well for well, place in self.layout.wells.items() if place in places}
 
@@ -374,7 +432,7 @@ class PlateStore:
         for well, (row, column) in self.layout.wells.items():
             path = self.path / self.layout.rows[row] / self.layout.columns[column] / "zarr.json"
             if path.exists():
-                images = _ome(path, "well")["images"]
+                images = ome_part(path, "well")["images"]
                 found[well] = [image["path"] for image in images]
         return found
 
@@ -398,19 +456,19 @@ class PlateStore:
             )
         )
         self._write_row_groups()
-        replace_text(self.path / "zarr.json", _group(plate))
+        replace_text(self.path / "zarr.json", group_text(plate))
 
     def _write_row_groups(self) -> None:
         for r in {r for r, _ in (self.layout.wells[well] for well in self._fields)}:
             path = self.path / self.layout.rows[r] / "zarr.json"
             if not path.exists():
-                replace_text(path, json.dumps({"zarr_format": 3, "node_type": "group"}, indent=1))
+                replace_text(path, with_seal({"zarr_format": 3, "node_type": "group"}, indent=1))
 
     def _write_well(self, well: str) -> None:
         images = [v05.FieldOfView(path=name, acquisition=_ACQUISITION) for name in self._fields[well]]
         row, column = self.layout.wells[well]
         path = self.path / self.layout.rows[row] / self.layout.columns[column] / "zarr.json"
-        replace_text(path, _group(v05.Well(well=v05.WellDef(images=images))))
+        replace_text(path, group_text(v05.Well(well=v05.WellDef(images=images))))
 
     def _field_template(self) -> dict[str, str]:
         """Return the metadata files of a field, by path: made once by yaozarrs, then copied for each field."""
@@ -444,14 +502,14 @@ class PlateStore:
         ]
         image = v05.Image(multiscales=[self._multiscale("tczyx", layout.name)], omero=v05.Omero(channels=channels))
         shapes = [(shape, "uint16") for shape in self._shapes(len(layout.levels))]
-        prepare_image(root, image, shapes, writer=_create_array)
+        prepare_image(root, image, shapes, writer=create_array)
 
     def _make_label(self, root: Path) -> None:
         label = v05.LabelImage(
             multiscales=[self._multiscale("tzyx", "labels")],
             **{"image-label": v05.ImageLabel(source=v05.LabelSource(image="../../"))},
         )
-        prepare_image(root, label, [(shape, "uint32") for shape in self._shapes()], writer=_create_array)
+        prepare_image(root, label, [(shape, "uint32") for shape in self._shapes()], writer=create_array)
 
     def _shapes(self, *channels: int) -> list[tuple[int, ...]]:
         """Return the shape of each level of the pyramid."""
@@ -490,80 +548,6 @@ class PlateStore:
                 )
             )
         return v05.Multiscale(name=name, axes=[units[a] for a in axes], datasets=datasets)
-
-
-def _ome(path: Path, part: str) -> dict[str, Any]:
-    """Return a part of a group's OME metadata.
-
-    Raises
-    ------
-    ProblemsError
-        If the file is damaged.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["attributes"]["ome"][part])
-    except (ValueError, KeyError, TypeError) as error:
-        told = "is damaged: put back a copy of it; the images are not touched"
-        raise ProblemsError([Problem(told, str(path))]) from error
-
-
-def _opened(folder: Path, pyramid: tuple[int, ...], config: dict[str, Any]) -> list[zarr.Array[Any]]:
-    if is_remote(folder):
-        return [zarr.open_array(_remote_store(folder / str(number)), mode="r+") for number in range(len(pyramid))]
-    with _config_lock, zarr.config.set(config):
-        return [zarr.open_array(folder / str(number), mode="r+") for number in range(len(pyramid))]
-
-
-def _remote_store(folder: Any) -> FsspecStore:
-    """Return zarr's store of a path in an object store; it wants a connection of its own, on its own event loop."""
-    return FsspecStore.from_url(str(folder), storage_options=dict(folder.storage_options))
-
-
-def _translated(text: str, corner_um: list[float]) -> str:
-    """Add the stage position of the first pixel, z, y and x, to the translations of a field's metadata."""
-    data = json.loads(text)
-    multiscales = data.get("attributes", {}).get("ome", {}).get("multiscales", [])
-    if not multiscales:
-        return text
-    for dataset in multiscales[0]["datasets"]:
-        translation = dataset["coordinateTransformations"][1]["translation"]
-        for axis in (-1, -2, -3):
-            translation[axis] += corner_um[axis]
-    return json.dumps(data)  # indented it would take ten times as long
-
-
-def _group(model: v05.Plate | v05.Well | v05.LabelsGroup) -> str:
-    ome = json.loads(model.model_dump_json(exclude_none=True, by_alias=True))
-    if "plate" in ome:
-        ome["plate"]["version"] = ome["version"]  # other readers look for it here
-    attributes = {"ome": ome}
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1)
-
-
-def _create_array(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: Any,
-    chunks: tuple[int, ...],
-    *,
-    shards: tuple[int, ...] | None,
-    overwrite: bool,
-    compression: str,
-    dimension_names: list[str] | None,
-) -> zarr.Array[Any]:
-    """Create an array with one chunk a frame, in blosc with bit-shuffle (yaozarrs offers byte shuffle only)."""
-    del shards, compression
-    chunks = (*(1 for _ in shape[:-2]), *(min(n, _LARGEST_CHUNK_PX) for n in shape[-2:]))
-    return zarr.create_array(
-        path,
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
-        compressors=BloscCodec(typesize=dtype.itemsize, cname="lz4", clevel=5, shuffle="bitshuffle"),
-        dimension_names=dimension_names,
-        fill_value=0,
-        overwrite=overwrite,
-    )
 
 
 def _binned(image: NDArray[np.uint16], factor: int) -> NDArray[np.uint16]:

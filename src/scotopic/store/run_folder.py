@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import time
+import zipfile
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -13,11 +13,12 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import psutil
+import xxhash
 from pydantic import BaseModel, ValidationError
 
 from scotopic.photons import CameraMaps
 from scotopic.protocol import ImageSpecimenSettings, ImagingProtocol, MicroscopeProfile, Problem, ProblemsError
-from scotopic.store.files import read_text, replace_text, sync
+from scotopic.store.files import contradicts_its_name, replace_text, sync
 from scotopic.store.ledger import JsonLines, Ledger, VisitRecord, finished_sites, settled
 from scotopic.store.light import LightCheck
 from scotopic.store.light_mark import LightMarkFile
@@ -25,6 +26,7 @@ from scotopic.store.live import LiveRecord
 from scotopic.store.locks import LockedError, OwnedLock
 from scotopic.store.masks import NucleusTables, ReferenceRecord
 from scotopic.store.plate import PlateLayout, PlateStore
+from scotopic.store.seals import damaged, read_json, sealed_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,8 @@ _JOB_FORMAT = 1
 Request = Literal["pause", "resume", "finish", "cancel"]
 REQUESTS: tuple[Request, ...] = get_args(Request)
 """What can be asked of a running acquisition."""
+UNREADABLE = "cannot be read"
+"""State of a part of a run whose status is damaged."""
 _MAPS = "camera_maps.npz"
 _HAND_OVER_S = 3.0
 """A process whose parent was killed gives its locks back within this time."""
@@ -103,6 +107,10 @@ class RunFolder:
         """
         with self._only_one("masks.lock", "another process makes masks of it"):
             yield
+
+    def maker_of_masks(self) -> str:
+        """Return which process makes masks of this run, for a message; nothing if none does."""
+        return OwnedLock(self.path / "masks.lock").owner()
 
     @contextmanager
     def training_lock(self) -> Iterator[None]:
@@ -201,9 +209,10 @@ class RunFolder:
             "protocol": protocol.model_dump(mode="json"),
             "profile": profile.model_dump(mode="json"),
             "specimen_files": specimen_files(profile),
+            "copies": {name: _checksum(self.path / name) for name in copies},
             "edits": [],
         }
-        replace_text(self._job_path, json.dumps(job, indent=1))
+        replace_text(self._job_path, sealed_json(job))
 
     def note_edits(
         self, protocol: ImagingProtocol, profile: MicroscopeProfile, edits: list[tuple[str, Any, Any]]
@@ -215,7 +224,7 @@ class RunFolder:
             {"time": now, "key": key, "was": was, "is": value} for key, was, value in edits
         ]
         job |= {"protocol": protocol.model_dump(mode="json"), "profile": profile.model_dump(mode="json")}
-        replace_text(self._job_path, json.dumps(job, indent=1))
+        replace_text(self._job_path, sealed_json(job))
 
     def has_specimen_of(self, profile: MicroscopeProfile) -> bool:
         """Return whether a profile's folder of images has the files, by name and size, that the run was begun with."""
@@ -230,12 +239,35 @@ class RunFolder:
         """Return the first line in which a Micro-Manager configuration differs from the run's copy; nothing if none does.
 
         White space at the ends of lines, how lines end, and where the file lies, make no difference.
+
+        Raises
+        ------
+        ProblemsError
+            If the copy is damaged.
         """
-        copy = self.path / PurePath(self.read_profile().config).name
+        copy = self.copy(PurePath(self.read_profile().config).name)
         if not copy.exists():
             return 1
         old, new = ([line.rstrip() for line in path.read_bytes().splitlines()] for path in (copy, config_path))
         return next((n for n, (a, b) in enumerate(zip_longest(old, new, fillvalue=b""), start=1) if a != b), None)
+
+    def copy(self, name: str) -> Path:
+        """Return the run's copy of a file that it was begun with.
+
+        Raises
+        ------
+        ProblemsError
+            If it is damaged.
+        """
+        path, known = self.path / name, self.copies.get(name)
+        if known is not None and path.exists() and _checksum(path) != known:
+            raise ProblemsError([damaged(path)])
+        return path
+
+    @property
+    def copies(self) -> dict[str, str]:
+        """Checksum of each copy of a file that the run was begun with; none in runs of earlier versions."""
+        return dict(self._read_job().get("copies", {}))
 
     def _read_job(self) -> dict[str, Any]:
         """Return job.json.
@@ -245,17 +277,14 @@ class RunFolder:
         ProblemsError
             If it is damaged, or of a version of scotopic that this one does not know.
         """
-        try:
-            job = json.loads(self._job_path.read_text(encoding="utf-8"))
-            missing = {"protocol", "profile"} - set(job)
-        except (ValueError, TypeError) as error:
-            raise ProblemsError([Problem(f"is damaged: {error}", str(self._job_path), key="job.json")]) from error
+        job = read_json(self._job_path)
+        missing = {"protocol", "profile"} - set(job)
         if (found := job.get("format", _JOB_FORMAT)) != _JOB_FORMAT:
             told = f"= {found!r}: written by another version of scotopic; this one knows {_JOB_FORMAT}"
             raise ProblemsError([Problem(told, str(self._job_path), key="format")])
         if missing:
             raise ProblemsError([Problem(f"has no {' and no '.join(sorted(missing))}", str(self._job_path))])
-        return dict(job)
+        return job
 
     def _job_part(self, model: type[M], key: str) -> M:
         try:
@@ -282,12 +311,12 @@ class RunFolder:
         ProblemsError
             If they cannot be read.
         """
-        path = self.path / _MAPS
         if self.read_profile().camera.maps is None:
             return None
+        path = self.copy(_MAPS)
         try:
             return CameraMaps.load(path)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ProblemsError([Problem(f"cannot be read as maps of a camera: {error}", str(path))]) from error
 
     def plate(self, protocol: ImagingProtocol, profile: MicroscopeProfile) -> PlateStore:
@@ -305,9 +334,26 @@ class RunFolder:
         return self.models_path / "checkpoint.safetensors"
 
     def latest_model(self) -> Path | None:
-        """Return the file of the best model so far, if there is one."""
+        """Return the file of the best model so far, if there is one.
+
+        Raises
+        ------
+        ProblemsError
+            If it, or the file that names it, is damaged.
+        """
         path = self.models_path / "latest.json"
-        return self.models_path / json.loads(path.read_text(encoding="utf-8"))["model"] if path.exists() else None
+        if not path.exists():
+            return None
+        if not isinstance(name := read_json(path).get("model"), str):
+            raise ProblemsError([damaged(path)])
+        model = self.models_path / name
+        if not model.is_file() or contradicts_its_name(model, model.read_bytes()):
+            raise ProblemsError([damaged(model)])
+        return model
+
+    def note_latest_model(self, name: str, f1: dict[str, float]) -> None:
+        """Name the file in `models` that is the best model so far, with its F1 at each light level."""
+        replace_text(self.models_path / "latest.json", sealed_json({"model": name, "f1": f1}))
 
     def write_status(self, part: str, **values: Any) -> None:
         """Replace `status/<part>.json`; each part (acquire, train, ...) has one writer.
@@ -325,24 +371,34 @@ class RunFolder:
         values = {"heartbeat": now} | values | {"process": os.getpid()}
         path = folder / f"{part}.json"
         try:
-            replace_text(path, json.dumps(values, indent=1, default=str))
+            replace_text(path, sealed_json(values))
         except OSError as error:
             if error.errno != errno.ENOSPC or not path.exists():
                 raise
             with path.open("r+", encoding="utf-8") as file:  # its blocks are there already
-                file.write(json.dumps(values, default=str))
+                file.write(sealed_json(values, indent=None))
                 file.truncate()
 
-    def read_status(self, part: str) -> dict[str, Any]:
-        """Return what a part says of itself, or nothing if it has not been started, or its file is damaged.
+    def read_status(self, part: str, *, strict: bool = False) -> dict[str, Any]:
+        """Return what a part says of itself, or nothing if it has not been started.
 
-        An acquisition that was killed cannot say so: it is called `interrupted`.
+        An acquisition that was killed cannot say so: it is called `interrupted`. What a damaged file said is not known: its
+        state is `UNREADABLE`, with the damage as message, which is good enough to be shown.
+
+        Raises
+        ------
+        ProblemsError
+            If the file is damaged, and `strict`.
         """
         path = self.path / "status" / f"{part}.json"
         try:
-            status: dict[str, Any] = json.loads(read_text(path)) if path.exists() else {}
-        except ValueError:
+            status = read_json(path)
+        except FileNotFoundError:
             return {}
+        except ProblemsError as error:
+            if strict:
+                raise
+            return {"state": UNREADABLE, "message": str(error)}
         if part == "acquire" and status.get("state") in {"running", "paused"} and not self.is_locked():
             status["state"] = "interrupted"
         return status
@@ -373,6 +429,10 @@ class RunFolder:
     def free_bytes(self) -> int:
         """Return the free space of the disk that the run is on."""
         return shutil.disk_usage(self.path).free
+
+
+def _checksum(path: Path) -> str:
+    return xxhash.xxh3_64_hexdigest(path.read_bytes())
 
 
 def specimen_files(profile: MicroscopeProfile) -> dict[str, int]:

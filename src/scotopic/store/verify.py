@@ -7,8 +7,9 @@ import yaozarrs
 
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.files import is_remote
-from scotopic.store.ledger import checksum, finished_sites
+from scotopic.store.ledger import finished_sites
 from scotopic.store.light import light_verdicts
+from scotopic.store.pixels import read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from scotopic.protocol import ImagingProtocol
     from scotopic.store.ledger import FrameRecord
     from scotopic.store.light import FrameKey
+    from scotopic.store.plate import PlateStore
     from scotopic.store.run_folder import RunFolder
 
 
@@ -67,15 +69,15 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
     for number, record in enumerate(sorted(written, key=lambda r: r.index)):
         place = f"{record.level} of {record.well}_{record.site}, t {record.t}, z {record.z}"
         try:
-            image = plate.read(record.well, record.site, record.level, record.t, record.z)
+            image = read_frame(plate, record)
             copies = list(plate.wrong_copies(record.well, record.site, record.level, record.t, record.z, image))
-        except Exception as error:  # zarr and its codecs raise what they like: the rest is read nevertheless
+        except ProblemsError as error:
+            problems += error.problems
+        except OSError as error:  # the rest is read nevertheless
             problems.append(Problem(f"{place} cannot be read: {_one_line(error)}", str(plate.path)))
-            continue
-        if checksum(image) != record.checksum:
-            problems.append(Problem(f"{place} is not what the camera gave (checksum)", str(plate.path)))
         else:
-            problems += [Problem(f"{place}: its copy of 1/{n} of the size is wrong", str(plate.path)) for n in copies]
+            field = str(plate.field_path(record.well, record.site))
+            problems += [Problem(f"{place}: its copy of 1/{n} of the size is wrong", field) for n in copies]
         if progress is not None:
             progress(number + 1, len(written))
     for r in current.values():
@@ -84,13 +86,7 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
             problems.append(Problem(f"{what} without a reason"))
         if r.state != "written" and plate.has_pixels(r.well, r.site, r.level, r.t, r.z):
             problems.append(Problem(f"{what}, but shows pixels", str(plate.path)))
-    problems += _wrong_lines(records, protocol)
-    problems += [
-        Problem(f"the masks of {well}_{site}, t {t}, are missing", str(plate.path))
-        for (well, site, t), reference in run.references().items()
-        if not plate.has_labels(well, site, "reference")
-        or (reference.nuclei and not plate.has_label_pixels(well, site, "reference", t, reference.z))
-    ]
+    problems += [*_wrong_lines(records, protocol), *_missing_masks(run, plate)]
     if unlisted := {record.well for record in written} - plate.listed_wells:
         problems.append(Problem(f"does not name the wells {', '.join(sorted(unlisted))}", str(plate.path)))
     if written:
@@ -98,7 +94,20 @@ def verify(run: RunFolder, progress: Callable[[int, int], None] | None = None) -
             _validate(plate.path)
         except Exception as error:
             problems.append(Problem(f"is not a valid OME-Zarr plate: {_one_line(error)}", str(plate.path)))
-    return problems
+    return list(dict.fromkeys(problems))
+
+
+def _missing_masks(run: RunFolder, plate: PlateStore) -> Iterator[Problem]:
+    try:
+        references = run.references()
+    except ProblemsError as error:
+        yield from error.problems
+        return
+    for (well, site, t), reference in references.items():
+        if not plate.has_labels(well, site, "reference") or (
+            reference.nuclei and not plate.has_label_pixels(well, site, "reference", t, reference.z)
+        ):
+            yield Problem(f"the masks of {well}_{site}, t {t}, are missing", str(plate.path))
 
 
 def _validate(plate: Path) -> None:

@@ -236,14 +236,14 @@ def progress_line(progress: Progress) -> str:
 
 
 def verify(run_path: Path) -> list[Problem]:
-    """Read a run again, every pixel, and return what is wrong with it (nothing, if it is sound and complete).
+    """Read a run again, every pixel and every file that a report rests on, and return what is wrong (nothing, if it is sound and complete).
 
     Raises
     ------
     ProblemsError
         If there is no run in the folder.
     """
-    from scotopic.store import RunFolder, wrong_light
+    from scotopic.store import RunFolder, damaged_files, wrong_light
     from scotopic.store import verify as verify_run
 
     run_folder = RunFolder(run_path)
@@ -253,10 +253,14 @@ def verify(run_path: Path) -> list[Problem]:
     if run_folder.is_locked():
         told = "is being acquired: what is not finished yet is missing; verify it again at its end"
         problems.insert(0, Problem(told, str(run_path)))
+    if maker := run_folder.maker_of_masks():
+        problems.insert(0, Problem(f"its masks are being made by {maker}; verify it again after that", str(run_path)))
+    problems += damaged_files(run_folder)
     try:
-        return problems + wrong_light(run_folder)
+        problems += wrong_light(run_folder)
     except ProblemsError as error:
-        return list(dict.fromkeys([*problems, *error.problems]))
+        problems += error.problems
+    return list(dict.fromkeys(problems))
 
 
 def ask(run_path: Path, request: Request) -> None:

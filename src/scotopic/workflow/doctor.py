@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -125,14 +124,16 @@ def _run(path: Path | None) -> Iterator[str]:
     if path is None:
         yield "none given (--run)"
         return
+    from scotopic.store.seals import read_json
+
     states = sorted((path / "status").glob("*.json"))
     if not states:
         yield f"{path} holds no run, or none that has begun"
     for status in states:
         try:
-            told = json.loads(status.read_text(encoding="utf-8"))
+            told = read_json(status)
             yield f"{status.stem}: {told.get('state')} {told.get('message', '')}".rstrip()
-        except (OSError, ValueError) as error:
+        except (OSError, ProblemsError) as error:
             yield f"{status.stem}: cannot be read: {error}"
     log = path / NAME
     if log.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -53,20 +52,19 @@ def read_report(run_path: Path) -> Report:
     """
     from scotopic.report import Report
     from scotopic.report.schema import VERSION
+    from scotopic.store.seals import damaged, read_json
 
     path = opened_run(run_path).path / "report.json"
     if not path.exists():
         raise ProblemsError([Problem("has no report yet: `scotopic validate` makes one", str(run_path))])
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         if values.get("version") != VERSION:
             told = f"= {values.get('version')!r}; this version reads {VERSION}: validate the run again"
             raise ProblemsError([Problem(told, str(path), key="version")])
         return Report.model_validate(values)
-    except (ValidationError, ValueError, AttributeError) as error:
-        if isinstance(error, ProblemsError):
-            raise
-        raise ProblemsError([Problem(f"is damaged: {str(error).splitlines()[0]}", str(path))]) from error
+    except ValidationError as error:
+        raise ProblemsError([damaged(path, str(error).splitlines()[0])]) from error
 
 
 COLUMNS = (

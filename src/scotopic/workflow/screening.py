@@ -149,7 +149,7 @@ def _as_given(run: RunFolder, protocol: ImagingProtocol) -> dict[str, Any]:
     import yaml
 
     values = protocol.model_dump(mode="json", exclude_defaults=True)
-    path = run.path / "protocol.yaml"
+    path = run.copy("protocol.yaml")
     given = yaml.safe_load(path.read_text(encoding="utf-8-sig")).get("plate") if path.is_file() else None
     if isinstance(given, str) and not given.endswith(".json") and Plate.model_validate(given) == protocol.plate:
         values = {"plate": given} | {key: value for key, value in values.items() if key != "plate"}

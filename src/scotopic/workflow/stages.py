@@ -27,7 +27,7 @@ def stage_lines(run_path: Path, acquisition_left_s: float | None, *, to_the_repo
     run = RunFolder(run_path)
     training, live = run.read_status("train"), run.read_status("live")
     lines = [_training(training)] if training else []
-    if live:
+    if "images" in live:
         images = ", ".join(f"{count} {state}" for state, count in live["images"].items() if count)
         model = f", model {live['model']}" if live.get("model") else ""
         lines.append(f"live: {images or 'no image yet'}{model}")

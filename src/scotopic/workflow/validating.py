@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from scotopic.workflow.run_log import run_log
@@ -39,6 +38,7 @@ def _validate(run: RunFolder, say: Callable[[str], None], model: Path | None) ->
     from scotopic.report import validate as validate_run
     from scotopic.report import write_page
     from scotopic.store.files import replace_text
+    from scotopic.store.seals import sealed_json
 
     segment_run(run.path, say)
     path = model or run.latest_model()
@@ -52,7 +52,7 @@ def _validate(run: RunFolder, say: Callable[[str], None], model: Path | None) ->
         setup = SimulatorSetup.of(profile, protocol)
     report = validate_run(run, path, setup, say)
     run.write_status("report", state="completed", model=report.model, missing=report.missing, is_whole=report.is_whole)
-    replace_text(run.path / "report.json", json.dumps(report.model_dump(mode="json", by_alias=True), indent=1))
+    replace_text(run.path / "report.json", sealed_json(report.model_dump(mode="json", by_alias=True)))
     write_page(run, report)
     from scotopic.report.verdict import judged_sites, verdict
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from scotopic.protocol import Problem, ProblemsError, did_you_mean
 from scotopic.reference import finished_frames
-from scotopic.store import PlateLayout, site_name
+from scotopic.store import PlateLayout, read_frame, site_name
 from scotopic.workflow.segmentation import opened_run
 
 if TYPE_CHECKING:
@@ -55,12 +55,13 @@ def served(run_path: Path, site: str | None = None, *, port: int = 0) -> Iterato
     Raises
     ------
     ProblemsError
-        If there is no run or no such site, or the port is taken.
+        If there is no run or no such site, it is damaged, or the port is taken. Other sites are shown as they are.
     """
     run = opened_run(run_path)
     protocol, profile = run.read_protocol(), run.read_profile()
     plate = run.plate(protocol, profile)
     chosen = _chosen(run, site)
+    _refuse_damaged(run, plate, *chosen)
     handler = partial(_Files, directory=str(plate.path), token=secrets.token_urlsafe(12))
     try:
         server = _Server((LOOPBACK, port), handler)
@@ -153,6 +154,21 @@ def _chosen(run: RunFolder, site: str | None) -> tuple[str, int]:
         hint = did_you_mean(site, sites) or f"finished are {min(sites)} to {max(sites)}, {len(sites)} sites"
         raise ProblemsError([Problem(f"{site} is not among the finished sites; {hint}", str(run.path))])
     return sites[site.upper()]
+
+
+def _refuse_damaged(run: RunFolder, plate: PlateStore, well: str, site: int) -> None:
+    """Read a site before a browser shows it, which would not notice what is damaged.
+
+    Raises
+    ------
+    ProblemsError
+        If images or masks are not what was written.
+    """
+    for key, frames in finished_frames(run).items():
+        for record in frames.values() if key[:2] == (well, site) else ():
+            read_frame(plate, record)
+    if problems := list(plate.damaged_labels(well, site)):
+        raise ProblemsError(problems)
 
 
 @contextmanager

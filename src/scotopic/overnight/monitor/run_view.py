@@ -11,9 +11,11 @@ import imageio.v3 as iio
 
 from scotopic.photons import FrozenModel
 from scotopic.pictures import overlay
-from scotopic.protocol import ProblemsError
-from scotopic.reference import REFERENCE, read_frame
+from scotopic.protocol import Problem, ProblemsError
+from scotopic.reference import REFERENCE, SiteKey, read_frame
 from scotopic.store import FrameRecord, LiveRecord, ReferenceRecord, RunFolder
+from scotopic.store.ledger import parsed
+from scotopic.store.seals import in_doubt
 from scotopic.workflow import stage_lines
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ R = TypeVar("R", bound=FrozenModel)
 _FRESH_S = 0.5
 """Nobody needs to know it more often, however many look."""
 _MOST_CHECKS = 400
+_MOST_TOLD = 3
+"""Damaged files that the page names."""
 _TABLES_A_LOOK = 50
 """Tables of nuclei that one look reads at most: the first look at a large run would take long."""
 FEATURES = {
@@ -43,6 +47,8 @@ class _Lines(Generic[R]):
 
     def __init__(self, path: Path, record: type[R]) -> None:
         self._path, self._record, self._read = path, record, 0
+        self.damaged: Problem | None = None
+        """Its last line that was damaged, if there was one."""
 
     def new(self) -> tuple[list[R], bool]:
         """Return new records, and whether all is to be forgotten that was read before: the file has become shorter."""
@@ -60,9 +66,9 @@ class _Lines(Generic[R]):
         found = []
         for line in whole.splitlines():
             try:
-                found.append(self._record.model_validate_json(line))
-            except ValueError:  # `verify` tells of it: a page must show the rest
-                continue
+                found.append(parsed(line, self._record))
+            except ValueError:  # a page must show the rest
+                self.damaged = Problem(f"has a damaged line: {in_doubt(self._path)}", str(self._path))
         return found, anew
 
 
@@ -88,6 +94,8 @@ class RunView:
         self._found_live: dict[tuple[str, int, int], int] = {}
         self._nuclei: dict[tuple[str, int, int], tuple[int, float, float]] = {}
         self._bright: dict[tuple[str, int, int, int, int], FrameRecord] = {}
+        self._damaged: dict[SiteKey, Problem] = {}
+        """Sites whose tables are damaged."""
         self._last_frame: FrameRecord | None = None
         self._last_live: LiveRecord | None = None
 
@@ -128,6 +136,7 @@ class RunView:
         for reference in self._references.new()[0]:
             self._masks[reference.site_key] = reference
             self._nuclei.pop(reference.site_key, None)
+            self._damaged.pop(reference.site_key, None)
         for live in self._live.new()[0]:
             if live.state == "segmented" and live.nuclei is not None:
                 self._found_live[live.key[:3]] = live.nuclei
@@ -135,11 +144,14 @@ class RunView:
         self._read_tables(protocol)
 
     def _read_tables(self, protocol: ImagingProtocol) -> None:
-        missing = [key for key in self._masks if key not in self._nuclei][-_TABLES_A_LOOK:]
+        missing = [key for key in self._masks if key not in self._nuclei | self._damaged][-_TABLES_A_LOOK:]
         for key in missing:
             try:
                 table = self._run.nuclei.read(REFERENCE, *key)
-            except (OSError, ValueError):  # it is being written
+            except OSError:  # it is being written
+                continue
+            except ProblemsError as error:
+                self._damaged[key] = error.problems[0]
                 continue
             of_reference = table[table["level"] == protocol.reference.name]
             values = [float(of_reference[name].median()) for name in ("area_um2", "mean_intensity_e")]
@@ -155,7 +167,7 @@ class RunView:
             "path": str(self.path),
             "protocol": protocol.name,
             "state": acquire.get("state", "imported" if self._sites else "begun"),
-            "message": acquire.get("message") or acquire.get("waiting") or "",
+            "message": "; ".join(filter(None, [acquire.get("message") or acquire.get("waiting"), *self._in_doubt()])),
             "started": acquire.get("started"),
             "heartbeat": acquire.get("heartbeat"),
             "is_running": self._run.is_locked(),
@@ -180,6 +192,11 @@ class RunView:
             "field": self._field_name(),
             "report": report,
         }
+
+    def _in_doubt(self) -> list[str]:
+        """Return what is damaged of what the page shows; `verify` knows all."""
+        lines = [each.damaged for each in (self._ledger, self._references, self._live)]
+        return [str(each) for each in (*lines, *self._damaged.values()) if each is not None][:_MOST_TOLD]
 
     def _finished(self, protocol: ImagingProtocol) -> int:
         return sum(states.total() >= protocol.frames_per_site for states in self._sites.values())

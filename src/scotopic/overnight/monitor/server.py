@@ -37,6 +37,7 @@ from scotopic.overnight.times import Days, told_days
 from scotopic.photons import FrozenModel
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.run_folder import Request as RunRequest
+from scotopic.store.seals import damaged, is_intact
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 """Addresses that only this computer reaches, and where reading needs no token."""
@@ -269,6 +270,8 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
         path = run.path / "report.html"
         if not path.is_file():
             raise HTTPException(404, "there is no report yet")
+        if not is_intact(path.read_bytes()):
+            raise ProblemsError([damaged(path)])
         return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": _REPORT_POLICY})
 
     @app.post("/api/runs/{run}/ask", dependencies=may_ask)
