@@ -244,6 +244,7 @@ def test_a_mistake_gets_one_clear_line(bad, tmp_path):
     assert complaints(tmp_path / "p.yaml", GOOD.replace(bad.old, bad.new, 1)) == [bad.expected]
 
 
+TOO_MANY = "is not YAML: more than 20000 keys and values; no protocol or profile has so many"
 NOT_YAML = {
     "tab": ("name: x\n\tplate: 96-well\n", ":2: is not YAML: found character '\\t' that cannot start any token"),
     "open bracket": ("name: [x\n", ":2: is not YAML: expected ',' or ']', but got '<stream end>'"),
@@ -251,11 +252,37 @@ NOT_YAML = {
     "empty": ("", ": must be a list of `key: value` lines"),
     "a key that is a list": ("wells: {{ wells }}\n", ":1: wells must be a plain word before the colon"),
     "within itself": ("name: &a [*a]\n", ": is nested too deeply, or within itself"),
+    "merged into itself": ("name: &a {<<: *a}\n", ": is nested too deeply, or within itself"),
     "too deep": ("name: " + "[" * 3000, ": is nested too deeply, or within itself"),
     "a tag that runs code": (
         "name: !!python/object/apply:os.getcwd []\n",
-        ":1: is not YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.getcwd'",
+        ":1: is not YAML: tags are not allowed, such as !!python/object/apply:os.getcwd",
     ),
+    "a tag that does not fit": ("name: !!timestamp x\n", ":1: is not YAML: tags are not allowed, such as !!timestamp"),
+    "aliases of aliases": (
+        "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)),
+        ":5: " + TOO_MANY,
+    ),
+    "merges of merges": (
+        "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 9)),
+        ":5: " + TOO_MANY,
+    ),
+    "too many values": ("name: [" + "x," * 21_000 + "]\n", ":1: " + TOO_MANY),
+    "too large": ("name: " + "x" * 500_000, ": is larger than 0.5 MB: no protocol or profile is"),
+    "two documents": ("name: x\n---\nname: y\n", ":2: is not YAML: but found another document"),
+    "UTF-16 without a mark": (
+        "name: x\n".encode("utf-16-le").decode(),
+        ":1: has a character that no text has (number 0)",
+    ),
+    "half a character": (
+        'name: "\\ud800"\n',
+        ": is not YAML: an escape in it, such as \\ud800, stands for no character",
+    ),
+    "no character": (
+        'name: "\\UFFFFFFFF"\n',
+        ": is not YAML: an escape in it, such as \\ud800, stands for no character",
+    ),
+    "a long alias": ("name: *" + "x" * 100_000, ":1: is not YAML: found undefined alias 'xxxxxxxx"),
 }
 
 
@@ -264,14 +291,59 @@ def test_what_is_no_yaml_is_told(text, expected, tmp_path):
     lines = complaints(tmp_path / "p.yaml", text)
     assert len(lines) == 1
     assert lines[0].startswith(expected)
+    assert len(lines[0]) < 400
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_another_encoding_is_told(encoding, tmp_path):
+    (tmp_path / "p.yaml").write_bytes((GOOD + "# µm\n").encode(encoding))
+    with pytest.raises(ProblemsError, match=r"is not UTF-8 text .* save it as UTF-8"):
+        read_model(tmp_path / "p.yaml", ImagingProtocol)
+
+
+def test_a_key_cannot_write_over_the_terminal(tmp_path):
+    assert complaints(tmp_path / "p.yaml", GOOD + '"a\\nb\\e[2J": 1\n')[0].startswith(
+        ":11: a\\nb\\x1b[2J is no key here"
+    )
+
+
+def test_a_file_of_another_kind_gets_no_thousand_lines(tmp_path):
+    assert len(complaints(tmp_path / "p.yaml", "".join(f"x{number}: 1\n" for number in range(2000)))) == 100
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 31, "-1e31", "1e-31", "1" + "0" * 290])
+def test_numbers_that_overflow_are_told_once(number, tmp_path):
+    (line,) = complaints(tmp_path / "p.yaml", GOOD.replace("exposure_ms: 4,", f"exposure_ms: {number},"))
+    assert line.startswith(f":9: light_levels[1].exposure_ms = {number[:57]}")
+    assert line.endswith("allowed: 0, and from 1e-30 to 1e+30 with either sign")
+
+
+def test_a_number_of_thousands_of_digits_is_no_number(tmp_path):
+    (line,) = complaints(tmp_path / "p.yaml", GOOD.replace("exposure_ms: 4,", f"exposure_ms: {'9' * 5000},"))
+    assert line.endswith("999...: should be a valid number")
+
+
+def test_aliases_are_good_where_they_stand_for_little(tmp_path):
+    text = GOOD.replace("exposure_ms: 200", "exposure_ms: &long 200").replace("exposure_ms: 4,", "exposure_ms: *long,")
+    (tmp_path / "p.yaml").write_text(text)
+    assert read_model(tmp_path / "p.yaml", ImagingProtocol).light_levels[1].exposure_ms == 200
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path):
     with pytest.raises(ProblemsError, match=r"none\.yaml: cannot be read: No such file or directory"):
         read_model(tmp_path / "none.yaml", ImagingProtocol)
+    with pytest.raises(ProblemsError, match="cannot be read: "):
+        read_model(tmp_path, ImagingProtocol)
     (tmp_path / "p.yaml").write_bytes(b"name: \xff\xfe")
     with pytest.raises(ProblemsError, match="is not UTF-8 text"):
         read_model(tmp_path / "p.yaml", ImagingProtocol)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"wells": {"A1": {"x": 1' + "0" * 400 + ', "y": 0}}}'])
+def test_a_labware_file_that_is_none_is_told(content, tmp_path):
+    (tmp_path / "bad.json").write_text(content)
+    (line,) = complaints(tmp_path / "p.yaml", GOOD.replace("96-well", "bad.json"))
+    assert "not an Opentrons labware file" in line
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):

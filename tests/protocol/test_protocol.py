@@ -264,7 +264,9 @@ protocols = st.fixed_dictionaries(
         "held_out": st.one_of(st.just(0), st.just("A1")).filter(lambda v: v == 0),
         "exposure_order": st.sampled_from(["dimmest_first", "brightest_first", "as_listed"]),
         "labels": st.dictionaries(st.sampled_from(["A1", "B2:B3"]), st.dictionaries(names, st.integers(0, 9))),
-        "time_lapse": st.fixed_dictionaries({"count": st.integers(1, 9), "interval_s": st.floats(0, 1e4)}),
+        "time_lapse": st.fixed_dictionaries(
+            {"count": st.integers(1, 9), "interval_s": st.just(0.0) | st.floats(1e-30, 1e4)}
+        ),
     },
 )
 

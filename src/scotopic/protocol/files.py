@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -10,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from scotopic.protocol.names import did_you_mean
+from scotopic.protocol.yaml_loader import MOST_BYTES, compose, construct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,31 +20,6 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[str | int, ...]
 """Keys and list indices from the top of a file to a value."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the booleans and numbers of YAML 1.2.
-
-    By YAML 1.1, `off`, `no` and `yes` are booleans, `1e3` is text, `0200` is 128 and `3:20` is 200: each a trap in a
-    file about light.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^([-+]?(\.\d+|\d+\.\d*|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
-    list("-+.0123456789"),
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value, 10))
 
 
 @dataclass(frozen=True)
@@ -63,7 +38,8 @@ class Problem:
             if self.message.startswith(("= ", "is ", "must "))
             else f"{self.key}: {self.message}"
         )
-        return ": ".join(part for part in (place, what if self.key else self.message) if part)
+        told = ": ".join(part for part in (place, what if self.key else self.message) if part)
+        return told if told.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in told)
 
 
 class ProblemsError(ValueError):
@@ -93,26 +69,8 @@ def read_model(path: Path, model: type[M]) -> M:
     ProblemsError
         With one line for each mistake: file and line, key, value, what is allowed, the nearest valid name.
     """
-    text = _read_text(path)
     lines: dict[Place, int] = {}
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-        if not isinstance(root, yaml.MappingNode):
-            raise ProblemsError([Problem("must be a list of `key: value` lines", str(path))])
-        problems = [Problem(what, str(path), line, _dotted(place)) for place, line, what in _walk(root, (), lines)]
-        if any(problem.message == _NO_KEY for problem in problems):
-            raise ProblemsError(problems)
-        # Through JSON, so that a YAML list is good for a tuple; strict, so that a word is no number.
-        data = json.dumps(yaml.load(text, Loader=_Loader), default=str)  # noqa: S506 - a safe loader
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise ProblemsError([Problem(f"is not YAML: {error.problem}", str(path), line)]) from error
-    except RecursionError as error:
-        raise ProblemsError([Problem("is nested too deeply, or within itself", str(path))]) from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        if isinstance(error, ProblemsError):
-            raise
-        raise ProblemsError([Problem(f"is not YAML: {error}", str(path))]) from error
+    data, problems = _read_yaml(path, lines)
     for key, kind in _TELL_TALE_KEYS.items():
         if key not in model.model_fields and (key,) in lines:
             raise ProblemsError([Problem(f"is a {kind}, not what is wanted here", str(path))])
@@ -120,34 +78,82 @@ def read_model(path: Path, model: type[M]) -> M:
         result = model.model_validate_json(data, strict=True, context={"folder": str(path.parent)})
     except ValidationError as error:
         found = json.loads(data)
-        problems += [
+        known = {(problem.line, problem.key) for problem in problems}
+        found_wrong = [
             _problem(details, model, found, lines, str(path))
-            for details in error.errors(include_url=False)
+            for details in error.errors(include_url=False)[:_MOST_TOLD]
             if not _is_echo(details, found)
         ]
+        problems += [problem for problem in found_wrong if (problem.line, problem.key) not in known]
     if problems:
-        raise ProblemsError(sorted(problems, key=lambda problem: problem.line or 0))
+        raise ProblemsError(sorted(problems, key=lambda problem: problem.line or 0)[:_MOST_TOLD])
     return result
 
 
 _TELL_TALE_KEYS = {"light_levels": "protocol", "light_sources": "microscope profile"}
+_MOST_TOLD = 100
+"""Mistakes of one file that are told: with more, it is another kind of file."""
+_LONGEST_TOLD = 300
+_LARGEST = 1e30
+"""Beyond it, and below its inverse, products and quotients overflow."""
 _NO_KEY = "must be a plain word before the colon"
+
+
+def _read_yaml(path: Path, lines: dict[Place, int]) -> tuple[str, list[Problem]]:
+    """Return the values of a file as JSON, and its keys that are wrong for any model; note the line of every key.
+
+    Through JSON, so that a YAML list is good for a tuple; strict, so that a word is no number.
+    """
+
+    def wrong(message: str, line: int | None = None) -> ProblemsError:
+        return ProblemsError([Problem(message[:_LONGEST_TOLD], str(path), line)])
+
+    text = _read_text(path)
+    try:
+        root = compose(text)
+        if not isinstance(root, yaml.MappingNode):
+            raise wrong("must be a list of `key: value` lines")
+        problems = [Problem(what, str(path), line, _dotted(place)) for place, line, what in _walk(root, (), lines)]
+        if any(problem.message == _NO_KEY for problem in problems):
+            raise ProblemsError(problems[:_MOST_TOLD])
+        data = json.dumps(construct(root), ensure_ascii=False)
+        data.encode()  # half a character, as "\ud800" is one, cannot be
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise wrong(f"is not YAML: {error.problem}", line) from error
+    except yaml.reader.ReaderError as error:
+        told = f"has a character that no text has (number {error.character}): save it as UTF-8 text"
+        raise wrong(told, text.count("\n", 0, error.position) + 1) from error
+    except RecursionError as error:
+        raise wrong("is nested too deeply, or within itself") from error
+    except ProblemsError:
+        raise
+    except (ValueError, OverflowError) as error:
+        raise wrong("is not YAML: an escape in it, such as \\ud800, stands for no character") from error
+    return data, problems
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # Windows editors like to put a byte order mark in front
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            told = f"is larger than {MOST_BYTES / 1e6:g} MB: no protocol or profile is"
+            raise ProblemsError([Problem(told, str(path))])
+        return content.decode("utf-8-sig")  # Windows editors like to put a byte order mark in front
     except OSError as error:
         raise ProblemsError([Problem(f"cannot be read: {error.strerror}", str(path))]) from error
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
         raise ProblemsError([Problem(what, str(path))]) from error
+    except ProblemsError:
+        raise
     except ValueError as error:  # a path that cannot be one
         raise ProblemsError([Problem(f"cannot be read: {error}", repr(str(path)))]) from error
 
 
 def _walk(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Iterator[tuple[Place, int, str]]:
-    """Note the line of every key; yield those that occur twice (PyYAML takes the last without a word) or are none."""
+    """Note the line of every key; yield keys that occur twice or are none, and numbers with which nothing can be reckoned."""
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen = set()
@@ -158,13 +164,18 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Iterator[tu
                 continue
             inner = (*place, key.value)
             lines[inner] = line
-            if key.value in seen:
+            if key.value in seen:  # PyYAML takes the last without a word
                 yield inner, line, "is given twice"
             seen.add(key.value)
             yield from _walk(value, inner, lines)
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
             yield from _walk(value, (*place, i), lines)
+    elif node.tag.endswith((":int", ":float")) and "n" not in node.value.lower():  # but for .inf and .nan
+        size = abs(float(node.value))
+        if size > _LARGEST or 0 < size < 1 / _LARGEST:
+            allowed = f"allowed: 0, and from {1 / _LARGEST:g} to {_LARGEST:g} with either sign"
+            yield place, node.start_mark.line + 1, f"= {_clipped(node.value)}: {allowed}"
 
 
 def _problem(
@@ -227,7 +238,10 @@ def _is_echo(details: ErrorDetails, data: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    return _clipped(json.dumps(value, ensure_ascii=False))
+
+
+def _clipped(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -265,7 +279,7 @@ def _dotted(place: Place) -> str:
     text = ""
     for step in place:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
+    return text[:_LONGEST_TOLD]
 
 
 def _keys_at(model: type[BaseModel], steps: Place) -> set[str]:

@@ -126,7 +126,7 @@ def _read_labware(path: Path) -> dict[str, Any]:
         size = (shape["diameter"],) * 2 if rounded else (shape["xDimension"], shape["yDimension"])
     except OSError as error:
         raise ValueError(f"cannot read the labware file: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"not an Opentrons labware file: {error!r} at reading wells and ordering") from error
     spacing = [0.0, 0.0]
     if columns > 1:
