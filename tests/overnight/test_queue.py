@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from conftest import ROOT
 from scotopic.cli import app
-from scotopic.overnight import Queue, RunWork, TrainWork, cancel, now, queue, resume, times, told_state, watching
+from scotopic.overnight import Queue, RunWork, TrainWork, cancel, now, queue, resume, serve, times, told_state, watching
 from scotopic.overnight.jobs import Job, obstacle
-from scotopic.overnight.service import _last_words
+from scotopic.overnight.service import _last_words, _Service
 from scotopic.overnight.watching import RunWatch
 from scotopic.protocol import ProblemsError
 from scotopic.store import RunFolder
@@ -159,7 +159,8 @@ def test_a_job_is_begun_by_one_process_only(tmp_path, jobs):
 
 def obstacle_of(jobs: Queue, number: int, **more) -> str:
     given = {"paused": False, "cores": 2, "has_gpu": False} | more
-    return obstacle(jobs.job(number), jobs.jobs(), now(), **given)
+    job = jobs.job(number).model_copy(update=given.pop("change", {}))
+    return obstacle(job, jobs.jobs(), now(), **given)
 
 
 def test_one_job_at_a_time_drives_a_microscope_and_others_compute_as_cores_allow(tmp_path, jobs):
@@ -316,8 +317,9 @@ def test_commands(tmp_path, monkeypatch):
         (["segment", "images", "--out", "{dat}"], "{dat} means nothing; allowed: {date}"),
         (["validate", "RUN", "--model", "nope"], "nope: --model is not there"),
         (["train", "RUN", "--at", "22:00", "--not-after", "22:00"], "is the time of the start itself"),
+        (["train", "RUN", "--minutes", "inf"], "minutes: Input should be a finite number"),
     ],
-    ids=["no camera", "no model", "model gone", "placeholder", "model to judge gone", "no time to begin"],
+    ids=["no camera", "no model", "model gone", "placeholder", "model to judge gone", "no time to begin", "endless"],
 )
 def test_what_could_only_fail_is_refused_in_the_evening(words, told, tmp_path, monkeypatch):
     monkeypatch.setenv("SCOTOPIC_QUEUE", str(tmp_path / "queue"))
@@ -388,11 +390,99 @@ def test_a_cancelled_job_has_ended_also_where_no_service_is(tmp_path, jobs):
     assert jobs.job(job.number).state == "cancelled"
 
 
-def test_a_job_of_another_version_is_told(jobs):
+TRAINS = '{"number": 1, "work": {"kind": "train", "run": "/RUN"}, "at": "2026-11-28T22:00:00Z"'
+UNREADABLE = {
+    "another version": ("{}", "number: Field required"),
+    "no text": (b"\xff{", "Invalid JSON"),
+    "no object": ("[]", "should be an object"),
+    "too deep": ("[" * 9999, "recursion limit exceeded"),
+    "the year 1": (TRAINS.replace("2026", "0001") + "}", "at: must be from 1970 to 2199"),
+    "the year 9999": (TRAINS.replace("2026", "9999") + "}", "at: must be from 1970 to 2199"),
+    "no moment": (TRAINS.replace('"2026-11-28T22:00:00Z"', "1e300") + "}", "at: Input should be a valid datetime"),
+    "no zone": (TRAINS.replace("Z", "") + "}", "at: Input should have timezone info"),
+    "a zone of its own": (TRAINS + ', "not_after": "07:00:00+02:00"}', "not_after: must have no time zone"),
+    "no day": (TRAINS + ', "every": ["someday"]}', "every.0: Input should be 'mon'"),
+    "no process": (TRAINS + ', "state": "running", "process": -5}', "process: Input should be greater than 0"),
+    "a long number": (
+        TRAINS + f', "after": {10**23}}}',
+        "after: Input should be less than or equal to 9223372036854775807",
+    ),
+    "no path": (TRAINS.replace("/RUN", "/R\\u0000") + "}", "work.train.run: must be a path"),
+    "no minutes": (
+        TRAINS.replace('"/RUN"', '"/RUN", "minutes": NaN') + "}",
+        "minutes: Input should be a finite number",
+    ),
+}
+
+
+@pytest.mark.parametrize(("document", "why"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_a_job_that_cannot_be_read_hides_no_other(document, why, tmp_path, jobs):
+    with jobs._changing() as file:
+        file.execute("insert into jobs (document) values (cast(? as text))", (document,))
+    then = jobs.add(TrainWork(run=tmp_path / "RUN"))
+    assert [job.number for job in jobs.jobs()] == [then.number]
+    assert jobs.unreadable()[1].startswith("cannot be read: ")
+    assert why in jobs.unreadable()[1]
+    assert "waits for job 1, which cannot be read" in obstacle_of(
+        jobs, then.number, change={"after": 1}, unreadable=jobs.unreadable()
+    )
+    with pytest.raises(ProblemsError, match="job 1: cannot be read"):
+        jobs.retry(1)
+    jobs.remove(1)
+    assert not jobs.unreadable()
+
+
+def test_what_cannot_be_read_is_listed_and_served_around(tmp_path, jobs):
     with jobs._changing() as file:
         file.execute("insert into jobs (document) values ('{}')")
-    with pytest.raises(ProblemsError, match="job 1: cannot be read"):
-        jobs.jobs()
+        file.execute("insert into jobs (number, document) values (-1, ?)", (TRAINS + "}",))
+        file.execute("insert into log values ('never', 1, 'said')")
+    long = jobs.add(TrainWork(run=Path("/" + 5000 * "x").absolute()))  # no system has such a name
+    jobs.begin(long.number, os.getpid(), psutil.Process().create_time())
+    jobs.add(TrainWork(run=tmp_path / "RUN"))
+    jobs.pause(True)
+    printed = [CliRunner().invoke(app, ["queue", "--queue", str(jobs.folder), word]).output for word in ("list", "log")]
+    assert [printed[0].count(told) for told in ("unreadable", "its number is not greater than 0", "running")] == [
+        2,
+        1,
+        1,
+    ]
+    assert "never job 1: said" in printed[1]
+    said: list[str] = []
+    service = _Service(jobs, said.append, None)
+    service.look()
+    service.look()
+    assert [line.partition(":")[0] for line in said] == [
+        "job -1 cannot be read",
+        "job 1 cannot be read",
+        "job 3 the queue is paused",
+        "job 2 running",
+        "job 2 is left for a later look",
+        "job 3 waiting",
+    ]
+
+
+def test_a_number_that_no_job_can_have_is_told(tmp_path, jobs):
+    for number in (10**23, -(10**23), 2**63, 0):
+        for do in (jobs.job, jobs.remove, jobs.retry, jobs.end):
+            with pytest.raises(ProblemsError, match=f"job {number}: there is no such job"):
+                do(number)
+        assert jobs.log(number) == []
+        with pytest.raises(ProblemsError, match="there is no such job"):
+            jobs.add(TrainWork(run=tmp_path / "RUN"), after=number)
+    assert jobs.log(count=10**23) == []
+
+
+def test_a_start_in_another_zone_recurs_at_the_time_of_this_clock(tmp_path, jobs, monkeypatch):
+    monkeypatch.setattr(queue, "here", lambda: BERLIN)
+    at = datetime(2026, 11, 27, 21, tzinfo=UTC)
+    assert jobs.add(TrainWork(run=tmp_path / "RUN"), at=at, every=times.DAYS).clock == time(22)
+
+
+def test_a_store_of_starts_that_is_none_is_told(jobs):
+    (jobs.folder / "schedule.sqlite").write_text("no data base, but something of mine " * 100, encoding="utf-8")
+    with pytest.raises(ProblemsError, match=r"schedule\.sqlite: cannot be read or written: .* delete it"):
+        serve(jobs.folder)
 
 
 def test_a_job_knows_its_words(tmp_path):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+import tzlocal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scotopic.overnight.times import DAYS, latest_start, next_start, parse_clock, parse_days, parse_start
+from scotopic.overnight import times
+from scotopic.overnight.times import DAYS, latest_start, next_start, now, parse_clock, parse_days, parse_start
 from scotopic.protocol import ProblemsError
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -75,6 +78,11 @@ def test_a_start_is_within_a_week_later_and_one_a_day(clock, days, moment):
         ("tonight", "allowed: 22:00, or 2026-11-28 22:00"),
         ("25:00", "allowed: 22:00, or 2026-11-28 22:00"),
         ("tomorrow evening", "allowed: 22:00, or 2026-11-28 22:00"),
+        ("22:00+02", "allowed: 22:00, or 2026-11-28 22:00"),
+        ("0001-01-01 00:00", "is over"),
+        ("0001-01-01T00:00-14:00", "is over"),
+        ("9999-12-31 23:59", "allowed: until 2199"),
+        ("9999-12-31T23:59+14:00", "allowed: until 2199"),
     ],
 )
 def test_times_that_are_none_or_over_are_told(text, told):
@@ -85,5 +93,13 @@ def test_times_that_are_none_or_over_are_told(text, told):
 def test_days_that_are_none_are_told():
     with pytest.raises(ProblemsError, match="allowed: day, weekday, weekend"):
         parse_days("sometimes")
-    with pytest.raises(ProblemsError, match="--not-after = '7 am'"):
-        parse_clock("7 am", "--not-after")
+    for text in ("7 am", "07:00+02:00"):
+        with pytest.raises(ProblemsError, match=re.escape(f"--not-after = {text!r}")):
+            parse_clock(text, "--not-after")
+
+
+def test_a_time_zone_that_does_not_exist_is_told(monkeypatch):
+    monkeypatch.setenv("TZ", "Middle/Earth")
+    monkeypatch.setattr(times, "get_localzone", tzlocal.reload_localzone)  # which has not been read yet
+    with pytest.raises(ProblemsError, match=r"the time zone \(TZ\): names none that exists"):
+        now()

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
     """Turn what goes wrong into a line and an exit code: 2 for a mistake, 1 for a failure, 130 for an interrupt."""
-    from scotopic.protocol import ProblemsError
+    from pydantic import ValidationError
+
+    from scotopic.protocol import Problem, ProblemsError
 
     try:
         yield
@@ -23,6 +25,9 @@ def told_in_one_line() -> Iterator[None]:
         raise
     except ProblemsError as error:
         fail(error.problems)
+    except ValidationError as error:  # a value of an option that its model refuses
+        told = [(each["msg"].removeprefix("Value error, "), each["loc"]) for each in error.errors()]
+        fail([Problem(what, key=".".join(map(str, place))) for what, place in told])
     except (RuntimeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

@@ -190,7 +190,7 @@ def queue_list() -> None:
 
     with told_in_one_line():
         queue = _queue()
-        jobs, moment, is_paused = queue.jobs(), now(), queue.is_paused()
+        jobs, unreadable, moment, is_paused = queue.jobs(), queue.unreadable(), now(), queue.is_paused()
         opened = {job.number for job in jobs if job.is_open}
         here = str(Path.cwd()) + os.sep
         table = Table("job", "state", "when", "what", "why", box=None, padding=(0, 2, 0, 0))
@@ -200,7 +200,9 @@ def queue_list() -> None:
                 why = f"after job {job.after}" if job.after in opened else "the queue is paused" if is_paused else ""
             cells = str(job.number), state, _times(job, moment), job.told.replace(here, ""), why
             table.add_row(*map(escape, cells))
-        if jobs:  # a line for each job where it is not for eyes alone
+        for number, why in unreadable.items():
+            table.add_row(str(number), "unreadable", "", "", escape(why))
+        if table.rows:  # a line for each job where it is not for eyes alone
             Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)
         else:
             typer.echo("The queue is empty.")
@@ -214,13 +216,17 @@ def _times(job: Job, moment: datetime) -> str:
     """Return when a job begins, has begun, or ended."""
     from scotopic.overnight import told_days
 
+    def shown(at: datetime) -> str:
+        there = at.astimezone(moment.tzinfo)
+        return f"{there:%a %d %b %H:%M}" if there.year == moment.year else f"{there:%a %d %b %Y %H:%M}"
+
     days = f", every {told_days(job.every)}" if job.every else ""
     latest = f", not after {job.latest.astimezone(moment.tzinfo):%a %H:%M}" if job.latest else ""
     if job.ended is not None:
-        return f"{job.ended.astimezone(moment.tzinfo):%a %d %b %H:%M}"
+        return shown(job.ended)
     if job.begun is not None:
-        return f"since {job.begun.astimezone(moment.tzinfo):%a %d %b %H:%M}"
-    return f"{job.at.astimezone(moment.tzinfo):%a %d %b %H:%M}{latest}{days}" if job.state == "scheduled" else ""
+        return f"since {shown(job.begun)}"
+    return f"{shown(job.at)}{latest}{days}" if job.state == "scheduled" else ""
 
 
 @queue_app.command("remove")
@@ -296,7 +302,7 @@ def queue_log(
             queue.job(job)
         for entry in queue.log(job, lines):
             which = f"job {entry.number}: " if entry.number is not None and job is None else ""
-            typer.echo(f"{entry.time:%Y-%m-%d %H:%M:%S} {which}{entry.told}")
+            typer.echo(f"{entry.time[:19].replace('T', ' ')} {which}{entry.told}")
         if job is not None and (path := queue.output_path(job)).exists():
             typer.echo(f"--- {path}")
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]:

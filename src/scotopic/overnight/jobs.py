@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Discriminator, Field
+from pydantic import AfterValidator, Discriminator, Field
 
-from scotopic.overnight.times import Days, here, latest_start
+from scotopic.overnight.times import Clock, Days, Moment, here, latest_start
 from scotopic.photons import FrozenModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
     from datetime import datetime
 
 State = Literal["scheduled", "waiting", "running", "done", "incomplete", "failed", "cancelled", "missed"]
@@ -26,9 +25,20 @@ DATE = "{date}"
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError("must be an absolute path")
+    try:
+        is_text = b"\0" not in str(path).encode()
+    except UnicodeEncodeError:  # a name that was written in another encoding
+        is_text = False
+    if not is_text:
+        raise ValueError("must be a path whose name is text in UTF-8")
     return path
 
 
+MOST_NUMBER = 2**63 - 1
+"""The largest number that SQLite keeps."""
+Number = Annotated[int, Field(gt=0, le=MOST_NUMBER)]
+"""Number of a job."""
+_Count = Annotated[int, Field(ge=0, le=MOST_NUMBER)]
 FullPath = Annotated[Path, AfterValidator(_absolute)]
 """A path that means the same from wherever the job is begun."""
 
@@ -186,21 +196,21 @@ def told_work(work: RunWork | TrainWork | ValidateWork | SegmentWork, day: datet
 class Job(FrozenModel):
     """Work, when it is to be done, and what has become of it."""
 
-    number: int = Field(gt=0)
+    number: Number
     """Number in the queue."""
     work: Work
     """What is to be done."""
-    at: AwareDatetime
+    at: Moment
     """When it begins, or begins next; without a time of its own, when it was added."""
-    clock: time | None = None
+    clock: Clock | None = None
     """Time of day at which a job begins that begins again and again."""
     every: Days = ()
     """Days of the week on which it does so."""
-    not_after: time | None = None
+    not_after: Clock | None = None
     """Time of day after which it is not begun any more."""
-    after: int | None = None
+    after: Number | None = None
     """Number of the job that must have ended first, however it ended."""
-    of: int | None = None
+    of: Number | None = None
     """Number of the job that begins again and again, and of which this is one."""
     held: bool = False
     """It is not to begin as long as this is set."""
@@ -208,21 +218,21 @@ class Job(FrozenModel):
     """How far it is."""
     message: str = ""
     """Why it is in this state."""
-    exit_code: int | None = None
+    exit_code: Annotated[int, Field(ge=-MOST_NUMBER, le=MOST_NUMBER)] | None = None
     """Exit code of its command."""
-    process: int | None = None
+    process: Annotated[int, Field(gt=0, lt=2**32)] | None = None
     """Number of the process that does it."""
     process_started: float | None = None
     """When that process was started, in seconds since the epoch: another one may get its number."""
-    begun: AwareDatetime | None = None
+    begun: Moment | None = None
     """When it was begun first."""
-    ended: AwareDatetime | None = None
+    ended: Moment | None = None
     """When it ended."""
-    interruptions: int = 0
+    interruptions: _Count = 0
     """How often it was cut short, and went on."""
-    quick_ends: int = 0
+    quick_ends: _Count = 0
     """How often, one after the other, it was cut short within a minute of its start."""
-    not_before: AwareDatetime | None = None
+    not_before: Moment | None = None
     """It does not go on before this time."""
     is_to_end: bool = False
     """Somebody has asked for its end, which is not to be taken for an interruption."""
@@ -259,7 +269,15 @@ class Job(FrozenModel):
 
 
 def obstacle(
-    job: Job, jobs: Iterable[Job], moment: datetime, *, paused: bool, cores: int, has_gpu: bool, taken: str = ""
+    job: Job,
+    jobs: Iterable[Job],
+    moment: datetime,
+    *,
+    paused: bool,
+    cores: int,
+    has_gpu: bool,
+    taken: str = "",
+    unreadable: Container[int] = (),
 ) -> str:
     """Return what keeps a waiting job from beginning; nothing if it may begin.
 
@@ -274,6 +292,8 @@ def obstacle(
         Whether the whole queue is paused.
     taken : str
         Who drives the job's microscope, if it is no job.
+    unreadable : container of int
+        Jobs of which nobody can tell whether they have ended.
     """
     jobs = list(jobs)
     running = [each for each in jobs if each.state == "running"]
@@ -285,6 +305,8 @@ def obstacle(
         return f"goes on at {job.not_before.astimezone(moment.tzinfo):%H:%M:%S}"
     if any(each.number == job.after and each.is_open for each in jobs):
         return f"waits for job {job.after}"
+    if job.after is not None and job.after in unreadable:
+        return f"waits for job {job.after}, which cannot be read; `scotopic queue remove {job.after}` takes it out"
     if others := [each.number for each in running if each.folder == job.folder]:
         return f"waits for job {others[0]}, which works on the same folder"
     if job.work.profile is not None:

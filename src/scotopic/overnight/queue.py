@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from platformdirs import user_data_path
 from pydantic import ValidationError
 
-from scotopic.overnight.jobs import DATE, Job, RunWork, SegmentWork, TrainWork, ValidateWork, told_work
+from scotopic.overnight.jobs import DATE, MOST_NUMBER, Job, RunWork, SegmentWork, TrainWork, ValidateWork, told_work
 from scotopic.overnight.times import here, latest_start, next_start, now
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.store import OwnedLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import time
+    from datetime import datetime, time
     from pathlib import Path
 
     from scotopic.overnight.times import Days
@@ -39,7 +39,8 @@ create table if not exists facts (key text primary key, value text not null);
 class Entry(NamedTuple):
     """A line of the queue's log."""
 
-    time: datetime
+    time: str
+    """When it was written, ISO 8601."""
     number: int | None
     told: str
 
@@ -73,6 +74,7 @@ class Queue:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
             file = sqlite3.connect(self._path, timeout=_PATIENCE_S, isolation_level=None)
+            file.text_factory = lambda data: data.decode(errors="replace")  # a damaged line must not hide the others
             try:
                 yield file
             finally:
@@ -88,7 +90,8 @@ class Queue:
             try:
                 yield file
             except BaseException:
-                file.execute("rollback")
+                if file.in_transaction:  # SQLite itself rolls back what a full disk has cut short
+                    file.execute("rollback")
                 raise
             file.execute("commit")
 
@@ -132,13 +135,12 @@ class Queue:
             told = f"= {str(work.out)!r}: a job that begins again and again needs {DATE} in it, for each start a folder"
             raise ProblemsError([Problem(told, key="--out")])
         with self._changing() as file:
-            jobs = _jobs(file)
-            opened = [job for job in jobs if job.is_open]
+            opened = [job for job in _jobs(file) if job.is_open]
             if len(opened) >= MOST_OPEN:
                 told = f"the queue is full: {len(opened)} jobs have not ended; nothing was added"
                 raise ProblemsError([Problem(told, str(self._path))])
-            if after is not None and after not in {job.number for job in jobs}:
-                raise ProblemsError([Problem(f"= {after}: there is no such job", key="--after")])
+            if after is not None:
+                _job(file, after)
             for job in opened:
                 if isinstance(work, RunWork | SegmentWork) and job.work.writes_into == work.writes_into:
                     told = f"= {str(work.out)!r}: job {job.number} writes into it; choose another --out"
@@ -148,7 +150,7 @@ class Queue:
                 number=1,  # the file gives it
                 work=work,
                 at=begin,
-                clock=begin.time() if every else None,
+                clock=begin.astimezone(here()).time() if every else None,
                 every=every,
                 not_after=not_after,
                 after=after,
@@ -165,12 +167,13 @@ class Queue:
             If there is no such job, or it is running.
         """
         with self._changing() as file:
-            job = _job(file, number)
-            if job.state == "running":
+            unreadable = _read(file)[1]
+            job = None if number in unreadable else _job(file, number)
+            if job is not None and job.state == "running":
                 told = f"is running; `scotopic queue cancel {number}` ends it"
                 raise ProblemsError([Problem(told, key=f"job {number}")])
             file.execute("delete from jobs where number = ?", (number,))
-            _note(file, number, f"removed: {job.told}")
+            _note(file, number, f"removed: {unreadable[number] if job is None else job.told}")
 
     def hold(self, number: int, held: bool) -> Job:
         """Pause a job that has not begun, or let it begin."""
@@ -221,9 +224,14 @@ class Queue:
     # ------------------------------------------------------------------ what is asked
 
     def jobs(self) -> list[Job]:
-        """Return all jobs, by number."""
+        """Return all jobs that can be read, by number."""
         with self._connected() as file:
             return _jobs(file)
+
+    def unreadable(self) -> dict[int, str]:
+        """Return why jobs cannot be read, by number: they were written by hand, or by another version, or are damaged."""
+        with self._connected() as file:
+            return _read(file)[1]
 
     def job(self, number: int) -> Job:
         """Return a job.
@@ -243,11 +251,13 @@ class Queue:
 
     def log(self, number: int | None = None, count: int = 100) -> list[Entry]:
         """Return the last lines of the log, of one job or of all."""
+        if number is not None and not _can_be(number):
+            return []
         which, values = ("", []) if number is None else ("where number = ?", [number])
         question = f"select time, number, told from log {which} order by rowid desc limit ?"  # noqa: S608 - no user's text
         with self._connected() as file:
-            rows = file.execute(question, (*values, count)).fetchall()
-        return [Entry(datetime.fromisoformat(when), which, told) for when, which, told in reversed(rows)]
+            rows = file.execute(question, (*values, min(count, _KEPT_LINES))).fetchall()
+        return [Entry(*row) for row in reversed(rows)]
 
     def output_path(self, number: int) -> Path:
         """Return the file of what a job has said."""
@@ -390,22 +400,47 @@ def _too_late(job: Job, planned: datetime, moment: datetime) -> str:
     return f"the start of {planned:%Y-%m-%d %H:%M} was missed, and it is after {job.not_after:%H:%M}"
 
 
+def _read(file: sqlite3.Connection) -> tuple[list[Job], dict[int, str]]:
+    """Return the jobs, and for those that cannot be read, by number, why."""
+    jobs: list[Job] = []
+    unreadable: dict[int, str] = {}
+    for number, document in file.execute("select number, document from jobs order by number"):
+        try:
+            jobs.append(_parsed(number, document))
+        except ProblemsError as error:
+            unreadable[number] = error.problems[0].message
+    return jobs, unreadable
+
+
 def _jobs(file: sqlite3.Connection) -> list[Job]:
-    return [_parsed(*row) for row in file.execute("select number, document from jobs order by number")]
+    return _read(file)[0]
 
 
 def _job(file: sqlite3.Connection, number: int) -> Job:
-    row = file.execute("select number, document from jobs where number = ?", (number,)).fetchone()
+    question = "select number, document from jobs where number = ?"
+    row = file.execute(question, (number,)).fetchone() if _can_be(number) else None
     if row is None:
         raise ProblemsError([Problem("there is no such job; `scotopic queue list` shows all", key=f"job {number}")])
     return _parsed(*row)
 
 
+def _can_be(number: int) -> bool:
+    """Return whether SQLite can have a job of a number."""
+    return abs(number) <= MOST_NUMBER
+
+
 def _parsed(number: int, document: str) -> Job:
     try:
+        if number < 1:
+            raise ValueError("its number is not greater than 0")
         return Job.model_validate_json(document).model_copy(update={"number": number})
-    except ValidationError as error:
-        told = f"cannot be read: {error.errors()[0]['msg']}: written by another version of scotopic, or damaged"
+    except ValueError as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            why = (f"{key}: " if key else "") + first["msg"].removeprefix("Value error, ")
+        told = f"cannot be read: {why}: written by another version of scotopic, or damaged"
         raise ProblemsError([Problem(told, key=f"job {number}")]) from error
 
 

@@ -32,7 +32,21 @@ class Schedule:
         self._scheduler = BackgroundScheduler(jobstores={"default": store}, job_defaults=defaults, timezone="UTC")
 
     def __enter__(self) -> Self:
-        self._scheduler.start()
+        """Begin.
+
+        Raises
+        ------
+        ProblemsError
+            If its store cannot be read or written.
+        """
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            self._scheduler.start()
+        except SQLAlchemyError as error:
+            why = str(error).partition("\n")[0]
+            told = f"cannot be read or written: {why}; delete it: the queue itself knows all starts"
+            raise ProblemsError([Problem(told, str(self._folder / "schedule.sqlite"))]) from error
         self.follow()
         return self
 

@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -155,7 +155,9 @@ class _Service:
                         self._queue.interrupt(job.number, f"process {job.process} was gone")
 
     def _begin_what_may(self, moment: datetime) -> None:
-        jobs, paused = self._queue.jobs(), self._queue.is_paused()
+        jobs, paused, unreadable = self._queue.jobs(), self._queue.is_paused(), self._queue.unreadable()
+        for number, why in unreadable.items():
+            self._say_once(number, why)
         # Those that were cut short go on before others begin, and runs begin before what may only run beside them.
         for job in sorted(jobs, key=lambda each: (each.begun is None, each.work.profile is None, each.number)):
             if job.state != "waiting" or job.number in self._beginning:
@@ -164,15 +166,13 @@ class _Service:
                 each.model_copy(update={"state": "running"}) if each.number in self._beginning else each
                 for each in jobs
             ]
-            why_not = partial(
-                obstacle, job, others, moment, paused=paused, cores=os.cpu_count() or 1, has_gpu=self._has_gpu
-            )
-            if reason := why_not() or why_not(
-                taken=_driver(job)
-            ):  # the profile is read only if nothing else is in the way
-                self._say_once(job, reason)
-                continue
-            self._begin(job)
+            computer: dict[str, Any] = {"cores": os.cpu_count() or 1, "has_gpu": self._has_gpu}
+            why_not = partial(obstacle, job, others, moment, paused=paused, unreadable=unreadable, **computer)
+            with self._by_itself(job):
+                if reason := why_not() or why_not(taken=_driver(job)):  # the profile is read only if it must be
+                    self._say_once(job.number, reason)
+                    continue
+                self._begin(job)
 
     def _begin(self, job: Job) -> None:
         words = ["queue", "--queue", str(self._queue.folder), "perform", str(job.number)]
@@ -193,10 +193,18 @@ class _Service:
                     self._queue.fail(number, f"its process could not begin: {_last_words(self._queue, number)}")
             del self._beginning[number]
 
-    def _say_once(self, job: Job, reason: str) -> None:
-        if self._reasons.get(job.number) != reason:
-            self._reasons[job.number] = reason
-            self._say(f"job {job.number} {reason}")
+    def _say_once(self, number: int, reason: str) -> None:
+        if self._reasons.get(number) != reason:
+            self._reasons[number] = reason
+            self._say(f"job {number} {reason}")
+
+    @contextmanager
+    def _by_itself(self, job: Job) -> Iterator[None]:
+        """Let what goes wrong with a job, whatever it is, keep no other one from its turn."""
+        try:
+            yield
+        except Exception as error:
+            self._say_once(job.number, f"is left for a later look: {type(error).__name__}: {error}")
 
     def _tell(self) -> None:
         """Say what has changed, and tell people what they want to know."""
@@ -207,14 +215,19 @@ class _Service:
                 if job.state in {"failed", "incomplete", "missed"}:
                     what = f"job {job.number} is {job.state}: {job.message or 'no reason was given'}"
                     self._tell_people(Event("failure", f"{job.number} {job.ended}", job.folder.name, what))
-            if job.work.kind == "segment" or job.begun is None:
-                continue
-            if job.state == "running" or job.number in self._watches:
-                watch = self._watches.setdefault(job.number, RunWatch(job.folder, job.begun))
-                for event in watch.look():
-                    self._tell_people(event)
-                if job.state != "running":
-                    del self._watches[job.number]
+            if job.work.kind != "segment" and job.begun is not None:
+                with self._by_itself(job):
+                    self._watch(job)
+
+    def _watch(self, job: Job) -> None:
+        """Tell people what has happened in the run of a job."""
+        if job.state == "running" or job.number in self._watches:
+            since = job.begun or job.at
+            watch = self._watches.setdefault(job.number, RunWatch(job.folder, since))
+            if job.state != "running":
+                del self._watches[job.number]
+            for event in watch.look():
+                self._tell_people(event)
 
     def _tell_people(self, event: Event) -> None:
         if self._teller is not None and self._queue.tell_once(event.key):
@@ -271,6 +284,13 @@ def cancel(queue: Queue, number: int) -> None:
 
 def told_state(job: Job) -> tuple[str, str]:
     """Return the state of a job and why it is in it, as somebody sees them who looks at its run too."""
+    try:
+        return _told_state(job)
+    except (OSError, ValueError) as error:
+        return job.state, f"its run cannot be looked at: {error}"
+
+
+def _told_state(job: Job) -> tuple[str, str]:
     if job.held and job.is_open:
         return "paused", job.message
     if job.state == "running" and not _lives(job):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import AfterValidator, AwareDatetime
 from tzlocal import get_localzone
 
 from scotopic.protocol import Problem, ProblemsError
@@ -12,15 +13,45 @@ from scotopic.protocol import Problem, ProblemsError
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_GROUPS = {"day": DAYS, "weekday": DAYS[:5], "weekend": DAYS[5:]}
-Days = tuple[str, ...]
-"""Days of the week, each one of `DAYS`."""
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Days = tuple[Day, ...]
+"""Days of the week."""
+DAYS: Days = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_GROUPS: dict[str, Days] = {"day": DAYS, "weekday": DAYS[:5], "weekend": DAYS[5:]}
+_YEARS = range(1970, 2200)
+"""Years of all moments of a queue: at the ends of the calendar no time zone can be reckoned with."""
+
+
+def _within_years(moment: datetime) -> datetime:
+    if moment.year not in _YEARS:
+        raise ValueError(f"must be from {_YEARS[0]} to {_YEARS[-1]}")
+    return moment
+
+
+def _of_this_clock(clock: time) -> time:
+    if clock.tzinfo is not None:
+        raise ValueError("must have no time zone: it is a time on this computer's clock")
+    return clock
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_within_years)]
+"""A moment that can be reckoned with in any time zone."""
+Clock = Annotated[time, AfterValidator(_of_this_clock)]
+"""A time of day on this computer's clock."""
 
 
 def here() -> tzinfo:
-    """Return the time zone of this computer."""
-    return get_localzone()
+    """Return the time zone of this computer.
+
+    Raises
+    ------
+    ProblemsError
+        If the computer names one that does not exist.
+    """
+    try:
+        return get_localzone()
+    except (ValueError, LookupError, OSError) as error:
+        raise ProblemsError([Problem(f"names none that exists: {error}", key="the time zone (TZ)")]) from error
 
 
 def now() -> datetime:
@@ -83,7 +114,7 @@ def parse_clock(text: str, key: str) -> time:
         If it is none.
     """
     try:
-        return time.fromisoformat(text).replace(tzinfo=None, microsecond=0)
+        return _of_this_clock(time.fromisoformat(text)).replace(microsecond=0)
     except ValueError as error:
         raise ProblemsError([Problem(f"= {text!r}; allowed: a time of day such as 22:00", key=key)]) from error
 
@@ -105,14 +136,16 @@ def parse_start(text: str, days: Days, moment: datetime) -> datetime:
     """
     try:
         if len(text) <= len("22:00:00"):
-            return next_start(time.fromisoformat(text).replace(tzinfo=None), days or DAYS, moment)
+            return next_start(_of_this_clock(time.fromisoformat(text)), days or DAYS, moment)
         start = datetime.fromisoformat(text)
     except ValueError as error:
         told = f"= {text!r}; allowed: 22:00, or 2026-11-28 22:00"
         raise ProblemsError([Problem(told, key="--at")]) from error
-    if start.tzinfo is None:
+    if start.year > _YEARS[-1]:
+        raise ProblemsError([Problem(f"= {text!r}; allowed: until {_YEARS[-1]}", key="--at")])
+    if start.tzinfo is None and start.year in _YEARS:
         start = on_the_clock(start.replace(tzinfo=moment.tzinfo), start.time())
-    if start <= moment:
+    if start.year not in _YEARS or start <= moment:
         told = f"= {text!r}: is over, it is {moment:%Y-%m-%d %H:%M} now; without --at the job begins as soon as it can"
         raise ProblemsError([Problem(told, key="--at")])
     return start
