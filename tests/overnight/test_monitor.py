@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from conftest import ROOT
+from scotopic.microscope import give_up_site
 from scotopic.overnight import Queue, RunWork, TrainWork
 from scotopic.overnight.monitor.run_view import RunView
 from scotopic.overnight.monitor.server import make_app, run_name
@@ -123,7 +125,7 @@ def test_what_changes_something_needs_the_token_in_a_header(segmented_plate, job
         ("delete", "/api/queue/1", {}),
     ]
     with_cookie = client(jobs, segmented_plate)
-    assert TOKEN in with_cookie.get(f"/?token={TOKEN}").text
+    assert with_cookie.get(f"/?token={TOKEN}").cookies
     for method, path, more in ways:
         assert getattr(page, method)(path, **more).status_code == 401
         assert getattr(page, method)(f"{path}?token={TOKEN}", **more).status_code == 401, "an address is no header"
@@ -149,6 +151,124 @@ def test_an_address_that_others_reach_needs_the_token_to_read_too(segmented_plat
     assert page.get("/api/runs", headers=HEADER).status_code == 200
     assert page.get(f"/?token={TOKEN}").status_code == 200
     assert page.get("/api/runs").status_code == 200, "by the cookie that the page was given"
+
+
+def key_in(page):
+    return re.search(r'name="scotopic-key" content="([^"]*)"', page.text)[1]
+
+
+def test_a_browser_gets_for_the_token_what_ends_with_the_monitor(segmented_plate, jobs):
+    page, hold = client(jobs, segmented_plate, host="127.0.0.2"), "/api/queue/1/hold"
+    jobs.add(TrainWork(run=segmented_plate))
+    first = page.get(f"/?token={TOKEN}")
+    cookie = first.headers["Set-Cookie"]
+    assert "HttpOnly; Path=/; SameSite=strict" in cookie
+    assert TOKEN not in cookie + first.text
+    key = key_in(first)
+    assert key not in cookie
+    assert key_in(page.get("/")) == "", "whoever has got the cookie, at another port, gets no key for it"
+    assert page.post(hold, headers={"Authorization": f"Bearer {key}"}).json()["held"] is True
+    assert page.post(hold, headers={"Authorization": f"Bearer {page.cookies['scotopic_8710']}"}).status_code == 401
+    assert client(jobs, host="127.0.0.2").get(f"/api/runs?token={TOKEN}").status_code == 401, (
+        "only where it is exchanged"
+    )
+    later = client(jobs, segmented_plate, host="127.0.0.2", cookies=dict(page.cookies))
+    for answer in (
+        later.get("/"),
+        later.get("/api/runs"),
+        later.post(hold, headers={"Authorization": f"Bearer {key}"}),
+    ):
+        assert answer.status_code == 401
+        assert "is of a monitor that has ended" in answer.json()["detail"]
+    assert 'session" content="former"' in client(jobs, cookies=dict(page.cookies)).get("/").text
+
+
+def test_another_site_reads_nothing_with_the_cookie(segmented_plate, jobs):
+    page = client(jobs, segmented_plate)
+    page.get(f"/?token={TOKEN}")
+    for foreign in (
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
+        assert page.get("/api/runs", headers=foreign).status_code == 403
+        assert page.get("/", headers=foreign).status_code == 200, "a link to it may be anywhere"
+
+
+@pytest.mark.parametrize(
+    "linked", ["report.html", "job.json", "frames.jsonl", "status", "status/acquire.json", "nuclei"]
+)
+def test_a_link_out_of_the_run_is_not_followed(linked, segmented_plate, jobs, tmp_path):
+    run = shutil.copytree(segmented_plate, tmp_path / "run")
+    (run / "report.html").write_text("<p>mine</p>", encoding="utf-8")
+    page, address = client(jobs, run), f"/api/runs/{run_name(run)}"
+    assert page.get(f"{address}/report").text == "<p>mine</p>"
+    (run / linked).rename(tmp_path / "other")
+    (run / linked).symlink_to(tmp_path / "other")
+    page = client(jobs, run)
+    if linked == "report.html":
+        assert page.get(f"{address}/report").status_code == 404
+        (run / "page.html").write_text("<p>here</p>", encoding="utf-8")
+        (run / linked).unlink()
+        (run / linked).symlink_to("page.html")
+        assert page.get(f"{address}/report").text == "<p>here</p>"
+    else:
+        told = page.get(address).json()
+        assert told["state"] == "cannot be read"
+        assert told["message"].endswith(f"{linked}: leads out of the run's folder: it is not shown")
+
+
+@pytest.mark.parametrize("linked", ["plate.ome.zarr", "plate.ome.zarr/B/5/1", "plate.ome.zarr/B/5/1/0/zarr.json"])
+def test_no_picture_is_made_of_what_lies_elsewhere(linked, segmented_plate, jobs, tmp_path):
+    run = shutil.copytree(segmented_plate, tmp_path / "run")
+    (run / linked).rename(tmp_path / "other")
+    (run / linked).symlink_to(tmp_path / "other")
+    answer = client(jobs, run).get(f"/api/runs/{run_name(run)}/field.png")
+    assert (answer.status_code, "leads out of the run's folder" in answer.text) == (404, True)
+
+
+def test_a_site_that_was_given_up_is_not_finished(segmented_plate, tmp_path):
+    run = RunFolder(shutil.copytree(segmented_plate, tmp_path / "run"))
+    view = RunView(run.path)
+    before = view.snapshot()
+    give_up_site(run, "B3", 1)
+    view._known_s = -1
+    for told in (view.snapshot(), RunView(run.path).snapshot()):
+        assert told["sites"] == {"planned": 8, "finished": 7}
+        assert (before["wells"]["B3"]["sites"], told["wells"]["B3"]["sites"]) == (2, 1)
+        (nuclei,) = [r.nuclei for r in run.reference_lines.read() if r.site_key == ("B3", 0, 0)]
+        assert told["wells"]["B3"]["nuclei"] == nuclei
+
+
+def test_what_is_wrong_with_one_run_hides_no_other(segmented_plate, jobs, tmp_path):
+    odd = RunFolder(shutil.copytree(segmented_plate, tmp_path / "odd"))
+    odd.write_status(
+        "train", state="training", step=1, growing=False, checks=[{"step": 1, "f1": {}, "loss": float("nan")}]
+    )
+    page = client(jobs, segmented_plate, odd.path)
+    told = page.get(f"/api/runs/{run_name(odd.path)}").json()
+    assert told["training"]["checks"] == [{"step": 1, "f1": {}, "loss": None}]
+    (odd.path / "status" / "acquire.json").write_text(
+        '{"sample_dose_ms": "x", "seconds_left": 1e999}', encoding="utf-8"
+    )
+    assert client(jobs, odd.path).get(f"/api/runs/{run_name(odd.path)}").json()["state"] == "cannot be read"
+    with jobs._changing() as file:
+        file.execute("insert into jobs (document) values ('{}')")
+    (shown,) = page.get("/api/queue").json()["jobs"]
+    assert (shown["seen"], "cannot be read" in shown["message"]) == ("unreadable", True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"at": at} for at in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", 1e300, 10**23, "2026-11-28T22:00:00")]
+    + [{"every": ["someday"]}, {"after": 10**23}, {"not_after": "07:00:00+02:00"}, {"after": -1}],
+    ids=str,
+)
+def test_values_that_no_job_can_have_are_refused(change, jobs, tmp_path):
+    body = {"work": {"kind": "train", "run": str(tmp_path)}} | change
+    answer = client(jobs).post("/api/queue", headers=HEADER, json=body)
+    assert (answer.status_code, next(iter(change)) in answer.json()["detail"]) == (422, True)
+    assert client(jobs).post(f"/api/queue/{10**23}/hold", headers=HEADER).status_code == 409
 
 
 def test_nothing_is_read_outside_of_the_runs(segmented_plate, jobs, tmp_path):

@@ -14,7 +14,7 @@ from scotopic.store import live_labels
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scotopic.store import RunFolder
+    from scotopic.store import FrameRecord, LiveRecord, RunFolder
 
 _EVERY_S, _FRAME_S = 0.5, 0.02
 _LOOKED_AT = 100
@@ -26,20 +26,30 @@ def newest(run: RunFolder) -> tuple[str, NDArray[Any]] | None:
 
     It is the newest that was segmented live, with contours, or else the newest that was written.
     """
+    found = newest_record(run)
+    return None if found is None else picture(run, *found)
+
+
+def newest_record(run: RunFolder) -> tuple[FrameRecord, LiveRecord | None] | None:
+    """Return the line of the newest image of a run, and of what was found in it live, if anything was."""
     written = {(*r.site_key, r.attempt, r.level): r for r in run.ledger.tail(_LOOKED_AT) if r.state == "written"}
     found = [r for r in run.live.tail(_LOOKED_AT) if r.state == "segmented" and (*r.key, r.level) in written]
     if not written:
         return None
-    record = written[*found[-1].key, found[-1].level] if found else list(written.values())[-1]
+    return (written[*found[-1].key, found[-1].level], found[-1]) if found else (list(written.values())[-1], None)
+
+
+def picture(run: RunFolder, record: FrameRecord, found: LiveRecord | None) -> tuple[str, NDArray[Any]]:
+    """Return name and picture, shape (Y, X, 3), uint8, of an image, with the contours of what was found in it live."""
     image = read_frame(run.path, record)
     name = f"{record.well}_{record.site}, t {record.t}, {record.level}"
     labels: NDArray[Any] = image * 0
-    if found:
+    if found is not None:
         protocol = run.read_protocol()
         order = [level.name for level in protocol.light_levels].index(record.level)
         plate = run.plate(protocol, run.read_profile())
         labels = plate.read_labels(record.well, record.site, live_labels(order), record.t, record.z)
-        name += f": {found[-1].nuclei} nuclei"
+        name += f": {found.nuclei} nuclei"
     return name, overlay(image, labels)
 
 
@@ -65,12 +75,12 @@ def watch(run: RunFolder) -> None:
             if there is None and not run.is_locked():
                 raise ProblemsError([Problem("has no image, and none is being acquired", str(run.path))])
             if there is not None and there[0] != shown:
-                shown, picture = there
+                shown, image = there
                 if viewer is None:
-                    viewer = ndv.ArrayViewer(picture, channel_mode="rgba", channel_axis=2, visible_axes=(0, 1))
+                    viewer = ndv.ArrayViewer(image, channel_mode="rgba", channel_axis=2, visible_axes=(0, 1))
                     viewer.show()
                 else:
-                    viewer.data = picture
+                    viewer.data = image
                 viewer.widget().setWindowTitle(f"{run.path.name}: {shown}")
         ndv.process_events()
         time.sleep(_FRAME_S)

@@ -1,7 +1,16 @@
 """Everything on disk: the run folder, the OME-Zarr plate, the ledger of frames, and their verification."""
 
 from scotopic.store.damage import damaged_files
-from scotopic.store.ledger import FrameRecord, JsonLines, Ledger, VisitRecord, checksum, finished_sites, settled
+from scotopic.store.ledger import (
+    FinishedSites,
+    FrameRecord,
+    JsonLines,
+    Ledger,
+    VisitRecord,
+    checksum,
+    finished_sites,
+    settled,
+)
 from scotopic.store.light import LightCheck, light_verdicts
 from scotopic.store.light_mark import LightMark
 from scotopic.store.live import LIVE, LiveRecord, live_labels
@@ -15,6 +24,7 @@ from scotopic.store.verify import verify, wrong_light
 
 __all__ = [
     "LIVE",
+    "FinishedSites",
     "FrameRecord",
     "JsonLines",
     "Ledger",

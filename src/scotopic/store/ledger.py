@@ -283,19 +283,37 @@ class Ledger(JsonLines[FrameRecord]):
         super().__init__(path, FrameRecord)
 
 
-def finished_sites(records: Iterable[FrameRecord], frames_per_site: int) -> dict[tuple[str, int, int], int]:
-    """Return the sites (well, site, t) that need no further visit, with the attempt that counts.
+class FinishedSites:
+    """The sites that need no further visit, by the lines of the ledger that were read so far.
 
     A site is finished when one and the same attempt accounts for each of its frames, written or skipped, and was not
     given up since.
     """
-    records = list(records)
-    given_up = {(record.site_key, record.attempt) for record in records if record.state == "given_up"}
-    seen: dict[tuple[tuple[str, int, int], int], set[tuple[str, int]]] = {}
-    for record in records:
-        seen.setdefault((record.site_key, record.attempt), set()).add((record.level, record.z))
-    return {
-        key: attempt
-        for (key, attempt), frames in seen.items()
-        if len(frames) == frames_per_site and (key, attempt) not in given_up
-    }
+
+    def __init__(self, frames_per_site: int) -> None:
+        self._frames_per_site = frames_per_site
+        self._seen: dict[tuple[tuple[str, int, int], int], set[tuple[str, int]]] = {}
+        self._given_up: set[tuple[tuple[str, int, int], int]] = set()
+
+    def read(self, records: Iterable[FrameRecord]) -> None:
+        """Take further lines, in the order in which they were written."""
+        for record in records:
+            visit = record.site_key, record.attempt
+            self._seen.setdefault(visit, set()).add((record.level, record.z))
+            if record.state == "given_up":
+                self._given_up.add(visit)
+
+    def attempts(self) -> dict[tuple[str, int, int], int]:
+        """Return the finished sites (well, site, t), with the attempt that counts."""
+        return {
+            key: attempt
+            for (key, attempt), frames in self._seen.items()
+            if len(frames) == self._frames_per_site and (key, attempt) not in self._given_up
+        }
+
+
+def finished_sites(records: Iterable[FrameRecord], frames_per_site: int) -> dict[tuple[str, int, int], int]:
+    """Return the sites (well, site, t) that need no further visit, with the attempt that counts, of a whole ledger."""
+    finished = FinishedSites(frames_per_site)
+    finished.read(records)
+    return finished.attempts()

@@ -1,14 +1,27 @@
 // Shows what the server sends; sends only what a button asks for. Texts go in as text, never as HTML.
 const $ = (id) => document.getElementById(id);
-const token = document.querySelector('meta[name="scotopic-token"]').content;
+const key = keyOfSession();
 const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = ["#1565a8", "#c2571a", "#2a8a57", "#8a3ba3", "#a38a1a", "#4a4ab0"];
 let chosen = new URLSearchParams(location.search).get("run") || "";
 let source = null, state = null, shownField = "", updates = 0;
 
-// The token is in the address only until the page has it.
+// The token is in the address only until the page has its key for it.
 if (location.search.includes("token=")) history.replaceState(null, "", chosen ? `/?run=${encodeURIComponent(chosen)}` : "/");
-$("readonly").hidden = token !== "";
+$("readonly").hidden = key !== "";
+
+// What the page asks with. It comes once, for the token, and is kept for this address and port alone, which a cookie is not.
+function keyOfSession() {
+  const [given, session] = ["key", "session"].map((name) => document.querySelector(`meta[name="scotopic-${name}"]`).content);
+  if (session === "former") $("former").hidden = false;
+  if (session !== "known") return "";
+  try {
+    if (given) localStorage.setItem("scotopic-key", given);
+    return given || localStorage.getItem("scotopic-key") || "";
+  } catch {  // this browser keeps nothing
+    return given;
+  }
+}
 
 function connect() {
   if (source) source.close();
@@ -31,7 +44,7 @@ function complain(text) {
 async function ask(method, path, body) {
   complain("");
   try {
-    const headers = { Authorization: `Bearer ${token}` };
+    const headers = { Authorization: `Bearer ${key}` };
     if (body) headers["Content-Type"] = "application/json";
     const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
     if (!answer.ok) {
@@ -75,7 +88,7 @@ function showRun(run) {
   $("state").className = ["failed", "interrupted", "cannot be read"].includes(run.state) ? "bad" : "";
   for (const button of document.querySelectorAll("[data-ask]")) {
     const fits = { pause: run.state === "running", resume: run.state === "paused" }[button.dataset.ask] ?? true;
-    button.disabled = !(token && run.is_running && fits);
+    button.disabled = !(key && run.is_running && fits);
   }
   if (!run.sites) return;
   $("progress").max = run.sites.planned;
@@ -216,7 +229,7 @@ function showQueue(queue) {
   const served = queue.served_by ? `done by ${queue.served_by}` : "no service does the jobs: scotopic service run";
   $("queue-state").textContent = (queue.paused ? "paused; " : "") + served;
   $("queue-state").className = queue.served_by ? "" : "bad";
-  for (const button of document.querySelectorAll("[data-queue]")) button.disabled = !token || (button.dataset.queue === "pause") === queue.paused;
+  for (const button of document.querySelectorAll("[data-queue]")) button.disabled = !key || (button.dataset.queue === "pause") === queue.paused;
   const text = JSON.stringify(queue.jobs);
   if ($("jobs").dataset.is === text) return;
   $("jobs").dataset.is = text;
@@ -226,22 +239,22 @@ function showQueue(queue) {
 function jobRow(job) {
   const row = document.createElement("tr"), last = element("td");
   const when = job.ended || job.begun || (job.state === "scheduled" ? job.at : null);
-  const bad = ["failed", "incomplete", "missed"].includes(job.state) ? "bad" : "";
+  const bad = ["failed", "incomplete", "missed", "unreadable"].includes(job.state) ? "bad" : "";
   row.append(
     element("td", String(job.number)), element("td", job.seen, bad),
     element("td", (when ? new Date(when).toLocaleString() : "") + (job.days ? `, every ${job.days}` : "")),
     element("td", job.what), element("td", job.message || (job.after ? `after job ${job.after}` : "")), last);
   const isOpen = job.state === "waiting" || job.state === "scheduled";
   const buttons = [
-    ["Show", job.kind !== "segment", () => choose(job.run), true],
+    ["Show", job.run && job.kind !== "segment", () => choose(job.run), true],
     [job.seen === "paused" ? "Release" : "Hold", isOpen, () => ask("POST", `/api/queue/${job.number}/${job.seen === "paused" ? "release" : "hold"}`)],
     ["Cancel", job.state === "running", () => confirm(`End job ${job.number}?`) && ask("POST", `/api/queue/${job.number}/cancel`)],
-    ["Go on", !isOpen && job.state !== "running" && job.state !== "done", () => ask("POST", `/api/queue/${job.number}/retry`)],
+    ["Go on", !isOpen && !["running", "done", "unreadable"].includes(job.state), () => ask("POST", `/api/queue/${job.number}/retry`)],
     ["Remove", job.state !== "running", () => confirm(`Take job ${job.number} out of the queue?`) && ask("DELETE", `/api/queue/${job.number}`)],
   ];
   for (const [name, fits, act, free] of buttons.filter(([, fits]) => fits)) {
     const button = element("button", name);
-    button.disabled = !token && !free;
+    button.disabled = !key && !free;
     button.onclick = act;
     last.append(button, " ");
   }

@@ -8,12 +8,14 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import imageio.v3 as iio
+from pydantic_core import from_json, to_json
 
+from scotopic.overnight.monitor.access import is_inside
 from scotopic.photons import FrozenModel
 from scotopic.pictures import overlay
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.reference import REFERENCE, SiteKey, read_frame
-from scotopic.store import FrameRecord, LiveRecord, ReferenceRecord, RunFolder
+from scotopic.store import FinishedSites, FrameRecord, LiveRecord, ReferenceRecord, RunFolder
 from scotopic.store.ledger import parsed
 from scotopic.store.seals import in_doubt
 from scotopic.workflow import stage_lines
@@ -31,6 +33,8 @@ _MOST_TOLD = 3
 """Damaged files that the page names."""
 _TABLES_A_LOOK = 50
 """Tables of nuclei that one look reads at most: the first look at a large run would take long."""
+_READ = ("job.json", "frames.jsonl", "live.jsonl", "nuclei", "status")
+"""What a look reads of a run; of the folders, the parts are the run's own."""
 FEATURES = {
     "sites": "finished sites",
     "skipped": "frames skipped",
@@ -91,7 +95,9 @@ class RunView:
         self._sites: dict[tuple[str, int, int], Counter[str]] = {}
         self._attempts: dict[tuple[str, int, int], int] = {}
         self._masks: dict[tuple[str, int, int], ReferenceRecord] = {}
-        self._found_live: dict[tuple[str, int, int], int] = {}
+        self._found_live: dict[tuple[str, int, int], LiveRecord] = {}
+        self._tally: FinishedSites | None = None
+        self._finished: dict[tuple[str, int, int], int] = {}
         self._nuclei: dict[tuple[str, int, int], tuple[int, float, float]] = {}
         self._bright: dict[tuple[str, int, int, int, int], FrameRecord] = {}
         self._damaged: dict[SiteKey, Problem] = {}
@@ -102,50 +108,77 @@ class RunView:
     def snapshot(self) -> dict[str, Any]:
         """Return all that the page shows, as JSON knows it."""
         if time.monotonic() - self._known_s >= _FRESH_S:
-            self._known = self._looked_at()
+            # What is no number (the loss of a training that has failed) is none to JSON either.
+            self._known = from_json(to_json(self._looked_at(), inf_nan_mode="null", fallback=str))
             self._known_s = time.monotonic()
         return self._known
 
     def _looked_at(self) -> dict[str, Any]:
-        if not self._run.exists:
-            return {"name": self.path.name, "path": str(self.path), "state": "not begun", "message": ""}
+        names = {"name": self.path.name, "path": str(self.path)}
         try:
+            if not self._run.exists:
+                return names | {"state": "not begun", "message": ""}
+            self._refuse_links_out(*(self.path / name for name in _READ), *(self.path / "status").glob("*.json"))
             if self._protocol is None:
                 self._protocol = self._run.read_protocol()
             self._read_lines(self._protocol)
             return self._told(self._protocol)
-        except (ProblemsError, OSError) as error:
-            return {"name": self.path.name, "path": str(self.path), "state": "cannot be read", "message": str(error)}
+        except Exception as error:  # whatever is wrong with the files of one run, the others are shown
+            told = str(error) if isinstance(error, ProblemsError | OSError) else f"{type(error).__name__}: {error}"
+            return names | {"state": "cannot be read", "message": told}
+
+    def _refuse_links_out(self, *paths: Path) -> None:
+        """Refuse to read what only a link makes a part of the run.
+
+        Raises
+        ------
+        ProblemsError
+            If one of the paths leads out of the run's folder.
+        """
+        for path in paths:
+            if not is_inside(path, self.path):
+                raise ProblemsError([Problem("leads out of the run's folder: it is not shown", str(path))])
 
     def _read_lines(self, protocol: ImagingProtocol) -> None:
         frames, anew = self._ledger.new()
         if anew:
             self._begin()
             frames, _ = self._ledger.new()
+        if self._tally is None:
+            self._tally = FinishedSites(protocol.frames_per_site)
+        self._tally.read(frames)
+        self._finished = self._tally.attempts()
         for record in frames:
-            key = record.site_key
-            if record.attempt > self._attempts.get(key, 0):
-                self._attempts[key] = record.attempt
-                self._sites[key] = Counter()
-            if record.attempt == self._attempts[key]:
-                self._sites[key][record.state] += 1
+            self._count(record)
             if record.state == "written":
                 self._last_frame = record
                 if record.level == protocol.reference.name:
-                    self._bright[*key, record.z, record.attempt] = record
+                    self._bright[*record.site_key, record.z, record.attempt] = record
         for reference in self._references.new()[0]:
             self._masks[reference.site_key] = reference
             self._nuclei.pop(reference.site_key, None)
             self._damaged.pop(reference.site_key, None)
         for live in self._live.new()[0]:
             if live.state == "segmented" and live.nuclei is not None:
-                self._found_live[live.key[:3]] = live.nuclei
+                self._found_live[live.key[:3]] = live
                 self._last_live = live
         self._read_tables(protocol)
 
+    def _count(self, record: FrameRecord) -> None:
+        """Count a line for its site: what came in former attempts, or in one that was given up, no longer counts."""
+        key = record.site_key
+        if record.attempt > self._attempts.get(key, 0):
+            self._attempts[key] = record.attempt
+            self._sites[key] = Counter()
+        if record.attempt == self._attempts[key]:
+            if record.state == "given_up":
+                self._sites[key] = Counter()
+            else:
+                self._sites[key][record.state] += 1
+
     def _read_tables(self, protocol: ImagingProtocol) -> None:
-        missing = [key for key in self._masks if key not in self._nuclei | self._damaged][-_TABLES_A_LOOK:]
-        for key in missing:
+        missing = [key for key in self._masks if key not in self._nuclei | self._damaged and self._counts(key)]
+        for key in missing[-_TABLES_A_LOOK:]:
             try:
                 table = self._run.nuclei.read(REFERENCE, *key)
             except OSError:  # it is being written
@@ -156,6 +189,10 @@ class RunView:
             of_reference = table[table["level"] == protocol.reference.name]
             values = [float(of_reference[name].median()) for name in ("area_um2", "mean_intensity_e")]
             self._nuclei[key] = len(of_reference), values[0], values[1]
+
+    def _counts(self, key: tuple[str, int, int]) -> bool:
+        """Return whether the masks of a site are of its images that count."""
+        return self._finished.get(key) == self._masks[key].attempt
 
     def _told(self, protocol: ImagingProtocol) -> dict[str, Any]:
         acquire, training = self._run.read_status("acquire"), self._run.read_status("train")
@@ -171,7 +208,7 @@ class RunView:
             "started": acquire.get("started"),
             "heartbeat": acquire.get("heartbeat"),
             "is_running": self._run.is_locked(),
-            "sites": acquire.get("sites") or {"planned": protocol.n_sites, "finished": self._finished(protocol)},
+            "sites": {"planned": protocol.n_sites * protocol.time_points, "finished": len(self._finished)},
             "frames": acquire.get("frames") or {"planned": protocol.n_frames, **self._frames()},
             "taken_anew": sum(attempt > 1 for attempt in self._attempts.values()),
             "wrong_light": acquire.get("wrong_light", 0),
@@ -197,9 +234,6 @@ class RunView:
         """Return what is damaged of what the page shows; `verify` knows all."""
         lines = [each.damaged for each in (self._ledger, self._references, self._live)]
         return [str(each) for each in (*lines, *self._damaged.values()) if each is not None][:_MOST_TOLD]
-
-    def _finished(self, protocol: ImagingProtocol) -> int:
-        return sum(states.total() >= protocol.frames_per_site for states in self._sites.values())
 
     def _frames(self) -> dict[str, int]:
         total: Counter[str] = Counter()
@@ -227,13 +261,16 @@ class RunView:
         found: dict[str, dict[str, Any]] = {}
         values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for key, (nuclei, area, intensity) in self._nuclei.items():
+            if not self._counts(key):
+                continue
             for name, value in (("nuclei", nuclei), ("area_um2", area), ("intensity_e", intensity)):
                 values[key[0]][name].append(value)
         for key, live in self._found_live.items():
-            values[key[0]]["live"].append(live)
-        done, skipped = Counter[str](), Counter[str]()
+            if live.nuclei is not None and live.attempt == self._attempts.get(key) and self._sites[key]:
+                values[key[0]]["live"].append(live.nuclei)
+        done = Counter(well for well, _, _ in self._finished)
+        skipped = Counter[str]()
         for key, states in self._sites.items():
-            done[key[0]] += states.total() >= protocol.frames_per_site
             skipped[key[0]] += states["skipped"]
         for well in protocol.well_names:
             row, column = protocol.plate.wells[well]
@@ -255,16 +292,24 @@ class RunView:
 
     def field_png(self) -> bytes | None:
         """Return the newest field with contours, as PNG: found live, or else the newest with reference masks, or without."""
-        from scotopic.live.view import newest
+        from scotopic.live.view import newest_record, picture
 
         masks = None if self._last_live is not None or not self._masks else next(reversed(self._masks.values()))
         bright = None if masks is None else self._bright.get((*masks.site_key, masks.z, masks.attempt))
+        plate = self._run.plate(self._run.read_protocol(), self._run.read_profile())
         if masks is not None and bright is not None:
-            plate = self._run.plate(self._run.read_protocol(), self._run.read_profile())
+            self._refuse_foreign_pixels(plate.field_path(masks.well, masks.site))
             labels = plate.read_labels(masks.well, masks.site, REFERENCE, masks.t, masks.z)
             return iio.imwrite("<bytes>", overlay(read_frame(self._run.path, bright), labels), extension=".png")
-        found = newest(self._run)
-        return None if found is None else iio.imwrite("<bytes>", found[1], extension=".png")
+        found = newest_record(self._run)
+        if found is None:
+            return None
+        self._refuse_foreign_pixels(plate.field_path(found[0].well, found[0].site))
+        return iio.imwrite("<bytes>", picture(self._run, *found)[1], extension=".png")
+
+    def _refuse_foreign_pixels(self, field: Path) -> None:
+        """Refuse to show a field of which a part lies outside of the run."""
+        self._refuse_links_out(field, *(path for path in field.rglob("*") if path.is_symlink()))
 
     def _written(self, name: str) -> float | None:
         try:

@@ -4,17 +4,13 @@
 
 import asyncio
 import hashlib
-import hmac
-import json
 import os
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import time as Clock  # noqa: N812
 from functools import partial
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -25,22 +21,21 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import AwareDatetime
+from pydantic_core import to_json
 
 from scotopic import __version__, workflow
 from scotopic.overnight.checks import check_work
-from scotopic.overnight.jobs import Job, Work
+from scotopic.overnight.jobs import Job, Number, Work
+from scotopic.overnight.monitor.access import LOOPBACK, Access, is_inside, url_host
 from scotopic.overnight.monitor.run_view import RunView
 from scotopic.overnight.queue import Queue
 from scotopic.overnight.service import cancel, resume, told_state
-from scotopic.overnight.times import Days, told_days
+from scotopic.overnight.times import Clock, Days, Moment, told_days
 from scotopic.photons import FrozenModel
 from scotopic.protocol import Problem, ProblemsError
 from scotopic.store.run_folder import Request as RunRequest
 from scotopic.store.seals import damaged, is_intact
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Addresses that only this computer reaches, and where reading needs no token."""
 TOKEN = "SCOTOPIC_MONITOR_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable: the token, where it is to be the same each time; a new one each time without it."""
 _LOOK_S, _STILL_ALIVE_S = 1.0, 15.0
@@ -66,13 +61,13 @@ class NewJob(FrozenModel):
 
     work: Work
     """What is to be done."""
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     """When it begins, or begins first; as soon as it can without it."""
     every: Days = ()
     """Days of the week on which it begins again: mon, tue, ..."""
     not_after: Clock | None = None
     """Time of day after which it is not begun any more."""
-    after: int | None = None
+    after: Number | None = None
     """Number of a job that must have ended first."""
 
 
@@ -113,40 +108,19 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
     async def looked(function: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(reading, partial(function, *args, **more))
 
-    is_private = host in LOOPBACK
+    access = Access(host, port, token)
     app = FastAPI(
         title="scotopic", version=__version__, description=(__doc__ or ""), docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json",
     )  # fmt: skip
-    cookie = f"scotopic_{port}"  # cookies know no ports
-    origins = {f"http://{_url_host(name)}:{port}" for name in (host, *(LOOPBACK if is_private else ()))}
-
-    def knows_token(given: str | None) -> bool:
-        return given is not None and hmac.compare_digest(given.encode(), token.encode())
-
-    def reader(request: Request) -> bool:
-        """Return whether a request has the token, in its header, its address, or the cookie that the page was given."""
-        header = request.headers.get("authorization", "").removeprefix("Bearer ")
-        return any(map(knows_token, (header, request.query_params.get("token"), request.cookies.get(cookie))))
-
-    def asker(request: Request) -> None:
-        """Refuse what is asked for without the token in a header, which no page of another origin can send."""
-        if not knows_token(request.headers.get("authorization", "").removeprefix("Bearer ")):
-            raise HTTPException(401, "needs the token, in the header `Authorization: Bearer TOKEN`")
-        if request.headers.get("origin", next(iter(origins))) not in origins:
-            raise HTTPException(403, "asked by a page of another origin")
-        if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-            raise HTTPException(403, "asked by a page of another site")
 
     @app.middleware("http")
     async def guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        # A name that somebody else's server has pointed here would make its page ours.
-        if f"http://{request.headers.get('host', '')}" not in origins:
-            return JSONResponse({"detail": "this address is not served here"}, 421)
-        if not is_private and not reader(request):
-            told = "needs the token that `scotopic monitor` has shown: open the address with ?token=..."
-            return JSONResponse({"detail": told}, 401)
-        response = await answer(request)
+        """Refuse before anything of a request is read but its head."""
+        if refusal := access.refusal(request):
+            response: Response = JSONResponse({"detail": refusal[1]}, refusal[0])
+        else:
+            response = await answer(request)
         for name, value in (
             ("Content-Security-Policy", _PAGE_POLICY),
             ("X-Content-Type-Options", "nosniff"),
@@ -175,15 +149,18 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
         return found
 
     Run = Annotated[RunView, Depends(run_of)]  # noqa: N806
-    may_ask = [Depends(asker)]
 
     @app.get("/", include_in_schema=False)
     def page(request: Request) -> HTMLResponse:
-        knows = reader(request)
-        text = _page_file("page.html").replace("{token}", escape(token if knows else ""))
+        is_exchanged = access.brings_token(request)
+        knows = is_exchanged or access.has_session(request)
+        session = "known" if knows else "former" if access.cookie in request.cookies else ""
+        text = (
+            _page_file("page.html").replace("{key}", access.key if is_exchanged else "").replace("{session}", session)
+        )
         response = HTMLResponse(text)
-        if knows:
-            response.set_cookie(cookie, token, httponly=True, samesite="strict")
+        if is_exchanged:
+            response.set_cookie(access.cookie, access.session, httponly=True, samesite="strict")
         return response
 
     @app.get("/page.js", include_in_schema=False)
@@ -199,46 +176,46 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
         """Return the jobs, the newest first, whether the queue is paused, and which process does them."""
         return _queue_told(queue)
 
-    @app.post("/api/queue", dependencies=may_ask, status_code=201)
+    @app.post("/api/queue", status_code=201)
     def add_job(new: NewJob) -> Job:
         """Put a job into the queue."""
         check_work(new.work)
         return queue.add(new.work, at=new.at, every=new.every, not_after=new.not_after, after=new.after)
 
-    @app.post("/api/queue/pause", dependencies=may_ask)
+    @app.post("/api/queue/pause")
     def pause_queue() -> dict[str, Any]:
         """Let no job begin; those that are running go on."""
         queue.pause(True)
         return _queue_told(queue)
 
-    @app.post("/api/queue/resume", dependencies=may_ask)
+    @app.post("/api/queue/resume")
     def resume_queue() -> dict[str, Any]:
         """Let jobs begin again."""
         queue.pause(False)
         return _queue_told(queue)
 
-    @app.post("/api/queue/{job}/hold", dependencies=may_ask)
+    @app.post("/api/queue/{job}/hold")
     def hold_job(job: int) -> Job:
         """Let a job that waits not begin."""
         return queue.hold(job, True)
 
-    @app.post("/api/queue/{job}/release", dependencies=may_ask)
+    @app.post("/api/queue/{job}/release")
     def release_job(job: int) -> Job:
         """Let it begin."""
         return resume(queue, job)
 
-    @app.post("/api/queue/{job}/retry", dependencies=may_ask)
+    @app.post("/api/queue/{job}/retry")
     def retry_job(job: int) -> Job:
         """Go on with a job that has ended."""
         return queue.retry(job)
 
-    @app.post("/api/queue/{job}/cancel", dependencies=may_ask)
+    @app.post("/api/queue/{job}/cancel")
     def cancel_job(job: int) -> Job:
         """End a running job."""
         cancel(queue, job)
         return queue.job(job)
 
-    @app.delete("/api/queue/{job}", dependencies=may_ask, status_code=204)
+    @app.delete("/api/queue/{job}", status_code=204)
     def remove_job(job: int) -> None:
         """Take a job that is not running out of the queue."""
         queue.remove(job)
@@ -258,7 +235,7 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
         """Return the newest field with contours."""
         try:
             picture = await looked(run.field_png)
-        except (OSError, ValueError) as error:  # it is being taken anew, or is damaged: `verify` tells which
+        except Exception as error:  # it is being taken anew, or is damaged: `verify` tells which
             raise HTTPException(404, f"the newest field cannot be read: {error}") from error
         if picture is None:
             raise HTTPException(404, "there is no image yet")
@@ -268,13 +245,13 @@ def make_app(queue: Queue, named: Sequence[Path], host: str, port: int, token: s
     def show_report(run: Run) -> FileResponse:
         """Return the report of a run, a page of one file."""
         path = run.path / "report.html"
-        if not path.is_file():
+        if not is_inside(path, run.path) or not path.is_file():
             raise HTTPException(404, "there is no report yet")
         if not is_intact(path.read_bytes()):
             raise ProblemsError([damaged(path)])
-        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": _REPORT_POLICY})
+        return FileResponse(path.resolve(), media_type="text/html", headers={"Content-Security-Policy": _REPORT_POLICY})
 
-    @app.post("/api/runs/{run}/ask", dependencies=may_ask)
+    @app.post("/api/runs/{run}/ask")
     def ask(run: Run, asked: Asked) -> dict[str, Any]:
         """Ask a running acquisition to pause between two sites, to resume, to finish after the site, or to cancel."""
         workflow.ask(run.path, asked.request)
@@ -307,7 +284,7 @@ def _state_told(queue: Queue, runs: Runs, run: str) -> str:
         }
     except ProblemsError as error:
         told = {"error": str(error)}
-    return json.dumps(told, allow_nan=False, default=str)
+    return to_json(told, inf_nan_mode="null", fallback=str).decode()
 
 
 def _runs_told(runs: Runs) -> list[dict[str, Any]]:
@@ -315,7 +292,10 @@ def _runs_told(runs: Runs) -> list[dict[str, Any]]:
 
 
 def _queue_told(queue: Queue) -> dict[str, Any]:
-    jobs = []
+    jobs: list[dict[str, Any]] = [
+        {"number": number, "state": "unreadable", "seen": "unreadable", "message": why, "what": ""}
+        for number, why in queue.unreadable().items()
+    ]
     for job in queue.jobs()[: -_MOST_JOBS_SHOWN - 1 : -1]:
         told = job.model_dump(mode="json", exclude={"work", "process", "process_started"})
         seen, why = told_state(job)
@@ -334,10 +314,6 @@ def _queue_told(queue: Queue) -> dict[str, Any]:
 
 def _page_file(name: str) -> str:
     return (files("scotopic.overnight.monitor") / name).read_text(encoding="utf-8")
-
-
-def _url_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def monitor(
@@ -360,7 +336,7 @@ def monitor(
     zarr.config.set({"threading.max_workers": 1})  # for the same reason as the one thread that reads
     with _bound(host, port) as bound:
         port = bound.getsockname()[1]
-        address = f"http://{_url_host(host)}:{port}/"
+        address = f"http://{url_host(host)}:{port}/"
         say(f"open {address}?token={token}")
         if host in LOOPBACK:
             say(f"without the token {address} shows all, but pauses and ends nothing; only this computer reaches it")
