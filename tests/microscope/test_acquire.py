@@ -362,9 +362,9 @@ def test_pixels_that_changed_behind_the_ledgers_back_are_found(tmp_path):
     run, _ = acquired(job, tmp_path / "RUN")
     plate = run.plate(job.protocol, job.profile)
     plate.write("B3", 1, "2%", 0, 0, np.zeros((512, 512), np.uint16))
-    assert [str(p) for p in verify(run)] == [
-        f"{plate.path}: 2% of B3_1, t 0, z 0 is not what the camera gave (checksum)"
-    ]
+    told = [str(problem) for problem in verify(run)]
+    assert len(told) == 1
+    assert "2% of B3_1, t 0, z 0 is not what the camera gave (checksum)" in told[0]
     with pytest.raises(ProblemsError, match="2% of B3_1 is not what the ledger says"):
         acquired(job, tmp_path / "RUN")
 

@@ -165,7 +165,9 @@ def dead_run(tmp_path, monkeypatch):
     run.path.mkdir()
     run.write_status("acquire", state="failed", message="the light could not be switched off")
     status = run.path / "status" / "acquire.json"
-    status.write_text(status.read_text().replace(f": {os.getpid()}", f": {ended.pid}"), encoding="utf-8")
+    content = json.loads(status.read_text(encoding="utf-8")) | {"process": ended.pid}
+    del content["seal"]
+    status.write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(guarding, "_make_dark", lambda *_: made_dark.append(1))
     return run, ended.pid, made_dark
 

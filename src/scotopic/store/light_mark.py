@@ -11,6 +11,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING
 
+from scotopic.store.seals import BLANK, KEY, is_intact, sealed
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -62,12 +64,17 @@ class LightMarkFile:
         self._number += 1
         mark = LightMark(os.getpid(), self._number, round(may_take_s, 3), round(time.time(), 3), round(power, 6))
         self._file.seek(0)
-        self._file.write(json.dumps(asdict(mark)).ljust(_WIDTH - 1).encode() + b"\n")
+        line = json.dumps(asdict(mark) | {KEY: BLANK}).ljust(_WIDTH - 1) + "\n"
+        self._file.write(sealed(line.encode()))
 
     def read(self) -> LightMark | None:
         """Return the mark, or nothing if there is none, or it is being written this moment."""
         try:
-            return LightMark(**json.loads(self._path.read_text(encoding="utf-8")))
+            data = self._path.read_bytes()
+            values = json.loads(data)
+            return (
+                LightMark(**{name: value for name, value in values.items() if name != KEY}) if is_intact(data) else None
+            )
         except (OSError, ValueError, TypeError):
             return None
 

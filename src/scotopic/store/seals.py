@@ -48,6 +48,7 @@ _IN_DOUBT: tuple[tuple[str, Told], ...] = (
     ("models/*.safetensors", ("the weights of the network", _TRAIN)),
     ("report.json", ("every figure of the report", _JUDGE)),
     ("report.html", ("every figure on this page", "`scotopic report RUN` draws it again")),
+    ("camera_maps.npz", ("offset and gain of the camera's pixels", _COPY)),
     ("status/*.json", ("what became of this stage of the run", _COPY)),
     ("nuclei/live/*.parquet", ("nuclei that were found during the acquisition", _COPY)),
     ("nuclei/reference/*.parquet", ("the nuclei of this site", _MASKS)),
