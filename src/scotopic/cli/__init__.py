@@ -762,9 +762,11 @@ def guard(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run that is acquired.")],
     microscope: ProfileFile,
     process: Annotated[
-        int | None, typer.Option(help="Process that acquires; the one that the run's status names without it.")
+        int | None, typer.Option(min=1, help="Process that acquires; the one that the run's status names without it.")
     ] = None,
-    hangs_s: Annotated[float, typer.Option(min=1, help="Seconds without a heartbeat after which it is ended.")] = 60,
+    hangs_s: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds without a heartbeat after which it is ended.")
+    ] = 60,
 ) -> None:
     """Watch over an acquisition: if its process dies or hangs, switch the light off. Acquisitions on hardware begin one by themselves.
 

@@ -98,7 +98,7 @@ class TrainWork(_Work):
     """Run that gets the model."""
     also: tuple[FullPath, ...] = ()
     """Other runs to learn from."""
-    minutes: float | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0, le=10_000)
     """Budget in minutes, instead of the protocol's."""
     again: bool = True
     """Also where the run has a model already."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, nullcontext, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from scotopic.protocol import Problem, ProblemsError
+from scotopic.protocol import Problem, ProblemsError, TrainingSettings
 from scotopic.workflow.command import Command
 from scotopic.workflow.run_log import run_log
 from scotopic.workflow.segmentation import LOOK_S, opened_run, segment_run
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from scotopic.learning.pairs import Pairs
     from scotopic.learning.promotion import Promotion
     from scotopic.learning.training import Trained
-    from scotopic.protocol import TrainingSettings
     from scotopic.store import RunFolder
 
 _NICE = 10
@@ -86,10 +85,10 @@ def train(
             say(f"there is a model already: {run.latest_model()} (--again trains another one)")
             return True
         settings = run.read_protocol().training
+        changes: dict[str, Any] = {} if seed is None else {"seed": seed}
         if minutes is not None or steps is not None:
-            settings = settings.model_copy(update={"minutes": minutes or settings.minutes, "steps": steps})
-        if seed is not None:
-            settings = settings.model_copy(update={"seed": seed})
+            changes |= {"minutes": minutes or settings.minutes, "steps": steps}
+        settings = TrainingSettings.model_validate(settings.model_dump() | changes)  # within the bounds of a protocol's
         if input_levels:
             settings = settings.model_copy(update={"input_levels": tuple(input_levels)})
             try:
