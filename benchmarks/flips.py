@@ -250,7 +250,7 @@ _SHORT = ("segment", "retake", "validate", "segment", "retake", "acquire", "segm
 TURNS = (*_SHORT, "segment --model", *_SHORT, "train")
 """Which of them comes after which; training takes longest."""
 THIRDS = 3
-"""A flip sees `verify`, a third of the other commands that only read, and one that writes."""
+"""A flip sees `verify`, a third of the other commands that only read, and each second one a command that writes."""
 
 
 def with_page(result: Result, run: Path) -> Result:
@@ -413,22 +413,21 @@ def flip(pristine: Path, expected: dict[str, Result], number: int, seed: int, on
         by_kind[kind(path)].append(path)
     chosen = only or rng.choice(sorted(by_kind))  # by kind first: nearly all bytes are pixels
     path = rng.choice(by_kind[chosen])
-    writing = TURNS[number % len(TURNS)]
+    writing = [TURNS[number // 2 % len(TURNS)]] if number % 2 == 0 else []
     found: dict[str, Result] = {}
-    place = at = 0
     reading = ["verify", *(name for order, name in enumerate(READING) if order and (order + number) % THIRDS == 0)]
-    for names, commands in ((reading, READING), ([writing], WRITING)):
-        run = copied(pristine, number)
-        data = bytearray((run / path).read_bytes())
-        place = rng.randrange(len(data)) if not found else place
-        at = rng.choice([value for value in range(256) if value != data[place]]) if not found else at
-        data[place] = at
-        (run / path).write_bytes(data)
+    data = bytearray((pristine / path).read_bytes())
+    place = rng.randrange(len(data))
+    data[place] = rng.choice([value for value in range(256) if value != data[place]])
+    for names, commands in ((reading, READING), (writing, WRITING)):
+        if names:
+            run = copied(pristine, number)
+            (run / path).write_bytes(data)
         for name in names:
             found[name] = results_of(run, commands, name)
     outcome, details = judged(pristine, run, path, chosen, found, expected)
     shutil.rmtree(run.parent)
-    where = f"{path.as_posix()}, byte {place} = {at}"
+    where = f"{path.as_posix()}, byte {place} = {data[place]}"
     return chosen, outcome, [f"{where}: {line}" for line in details]
 
 
