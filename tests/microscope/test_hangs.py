@@ -70,7 +70,7 @@ def test_whatever_hangs_behind_the_shutter_has_the_light_switched_off_meanwhile(
 
 def test_light_that_cannot_be_reached_ends_the_process_and_does_not_call_the_run_ended(tmp_path, monkeypatch):
     """The guard leaves an acquisition alone that says itself that it has ended."""
-    job, ended, guarded = with_timeout(small("simulated", wells="B2", held_out=0), 0.5), threading.Event(), []
+    job, ended, guarded = with_timeout(small("demo", wells="B2", held_out=0), 0.5), threading.Event(), []
     core = open_microscope(job.profile, job.profile_path, job.protocol)
     run = prepare_run(job.protocol_path, job.profile_path, job.protocol, job.profile, tmp_path / "RUN")
     snap, said, is_held = core.snapImage, [], []

@@ -398,7 +398,8 @@ def test_the_status_knows_the_light_of_the_unfinished_site_too(tmp_path):
 @pytest.mark.parametrize("microscope", ["simulated"])
 def test_three_ctrl_c_end_a_hang_in_the_dark(microscope, tmp_path):
     profile = (ROOT / "hardware_configs" / "simulated.yaml").read_text(encoding="utf-8")
-    profile += "  faults: [{kind: camera_hangs, after: 1, amount: 50}]\nverification: {camera_timeout_s: 100}\n"
+    profile = profile.replace("camera_timeout_s: 30 ", "camera_timeout_s: 100 ")
+    profile += "  faults: [{kind: camera_hangs, after: 1, amount: 50}]\n"
     (tmp_path / "simulated.yaml").write_text(profile, encoding="utf-8")
     shutil.copy(ROOT / "hardware_configs" / "simulated.cfg", tmp_path)
     command = [sys.executable, "-m", "scotopic", "acquire", ROOT / "protocols" / "quickstart.yaml"]

@@ -48,7 +48,7 @@ class LightGuard:
     Python runs handlers only between two of its own steps, and a device that hangs lets it do none. Where three signals
     have come and the work does not end, another thread switches the light off, as far as it can be reached, says what
     it read back, and ends the process. So does the watchdog where light that may be on cannot be reached: the guard
-    outside the process, or the end of a simulated microscope, makes it dark then.
+    outside the process makes it dark then.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class LightGuard:
         self._profile = profile
         self._on_signal = on_signal
         self._last_words = last_words
-        self.watchdog = Watchdog(
-            self._off, publish=publish, give_up=lambda told: self._end(f"{told}; this process is ended", is_dark=False)
-        )
+        # A simulated microscope lights nobody: its process is not ended for it.
+        give_up = self._give_up if profile.simulator is None else None
+        self.watchdog = Watchdog(self._off, publish=publish, give_up=give_up)
         """Watches the main thread from the beginning of the `with` block to its end."""
         self._ended = threading.Event()
         self._mouth: socket.socket | None = None
@@ -170,6 +170,9 @@ class LightGuard:
         light = outcome[0] if outcome else OUT_OF_REACH
         told = f"ended by {_HURRIED} signals while a device did not answer; {light}"
         self._end(told, is_dark=outcome == [_IS_OFF])
+
+    def _give_up(self, told: str) -> None:
+        self._end(f"{told}; this process is ended", is_dark=False)
 
     def _end(self, message: str, *, is_dark: bool) -> None:
         """Say how it is, and end the process: a device holds its main thread."""
