@@ -7,7 +7,12 @@ import pytest
 from scipy import ndimage as ndi
 
 from scotopic.nuclei import estimate_diameter, judge, measure, reference_segmentation, unlabelled
-from scotopic.nuclei.doubts import defective_lines, strips
+from scotopic.nuclei.doubts import strips
+from scotopic.nuclei.lines import defective_lines
+from scotopic.protocol import SyntheticSpecimenSettings
+from scotopic.protocol.simulation import SimulatorSettings
+from scotopic.protocol.simulator_setup import SimulatorSetup
+from scotopic.simulator import Instrument
 
 SIZE = 320
 
@@ -61,6 +66,36 @@ def test_a_chain_of_nuclei_is_no_fibre():
     assert strips(labels).size == 0
     labels[20:40, 10:290] = 1 + np.arange(280) // 25
     assert strips(labels).size == 12
+
+
+def crowded_field():
+    """A field of the simulated microscope in which five nuclei touch in a row."""
+    settings = SimulatorSettings(seed=8, peak_e=500, specimen=SyntheticSpecimenSettings(seed=8))
+    setup = SimulatorSetup(settings=settings, width_px=256, height_px=256, pixel_size_um=1.0)
+    scope = Instrument(setup)
+    scope.move_xy(*setup.placement.to_stage(*setup.plate.centre_um(list(setup.plate.wells)[8])))
+    scope.stage_is_moving()
+    scope.autofocus()
+    scope.set_led_percent(100)
+    scope.set_shutter_open(True)
+    scope.light_is_pending()
+    return scope.expose(200)
+
+
+def test_nuclei_that_touch_in_a_row_are_no_fibre():
+    assert verdict(crowded_field()).reasons == ()
+
+
+def test_one_pair_that_was_not_split_does_not_decide_a_small_field():
+    y, x = np.indices((160, 160))
+    labels = np.zeros((160, 160), np.int32)
+    for number in range(8):
+        labels[np.hypot(y - 20 - 40 * (number // 4), x - 20 - 40 * (number % 4)) <= 10] = number + 1
+    labels[np.hypot((y - 125) / 0.6, x - 80) <= 24] = 9
+    image = np.where(labels > 0, 1000, 100)
+    quality = judge(labels, image, measure(labels, image))
+    assert quality.figures["clumped"] > 0.2
+    assert "unsplit clumps" not in quality.reasons
 
 
 @pytest.mark.parametrize("axis", [0, 1])

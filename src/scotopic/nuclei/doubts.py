@@ -1,4 +1,4 @@
-"""What in a bright image speaks against its masks: light without a label, fibres taken for nuclei, lines of the camera."""
+"""What in a bright image speaks against its masks: light without a label, fibres taken for nuclei."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ if TYPE_CHECKING:
 
 _HALO, _BRIGHT = 0.15, 0.35
 """Light without a label begins so far beyond the masks, in diameters, and at this share of a nucleus' own light."""
-_LONG, _EVEN, _LEAST_PIECES = 6.0, 0.75, 5
+_LONG, _EVEN, _LEAST_PIECES = 7.0, 0.7, 5
 """A strip is this many of its own widths long; its tenth percentile of width is this share of the median (chains of nuclei
 have waists); and it was cut into so many pieces."""
-_LINE_SIGMA = 8.0
-"""A row or column of the camera is defective if it differs from its neighbours by so many standard deviations of such
-differences."""
-_NORMAL_MAD = 1.4826
+_CUT = 0.8
+"""Three of four cuts between the pieces of a strip are this share of the smaller piece's width: nuclei that touch meet in less."""
 
 
 def typical_diameter(labels: NDArray[Any]) -> float:
@@ -72,30 +70,33 @@ def strips(labels: NDArray[Any]) -> NDArray[np.int32]:
             continue
         width = 2 * float(np.median(along))
         inner = along[along > 0.25 * width]  # branches of the skeleton run out into corners
-        if own.sum() / width > _LONG * width and np.percentile(inner, 10) > _EVEN * width / 2:
+        is_even = own.sum() / width > _LONG * width and np.percentile(inner, 10) > _EVEN * width / 2
+        if is_even and np.percentile(_cuts(np.where(own, labels[box], 0), depth), 25) > _CUT:
             found += members.tolist()
     return np.asarray(found, np.int32)
 
 
-def defective_lines(image: NDArray[Any]) -> int:
-    """Return the number of rows and columns of the camera that are brighter or darker than their neighbours throughout.
+def _cuts(pieces: NDArray[Any], depth: NDArray[np.float64]) -> list[float]:
+    """Return how wide the cut between each two pieces that touch is, relative to the smaller one's width.
 
     Parameters
     ----------
-    image : NDArray, shape (Y, X)
-        Counts.
+    pieces : NDArray, shape (Y, X), integer
+        Pieces of one object.
+    depth : NDArray, shape (Y, X), float64
+        Distance to the border of the whole object: at a cut half of its width.
     """
-    count = 0
-    for axis in (0, 1):
-        if image.shape[1 - axis] < 8:
-            continue
-        # A low percentile: nuclei lie on a part of a line only, a defect on all of it.
-        line = np.percentile(np.asarray(image, np.float32), 25, axis=axis)
-        off = line - ndi.median_filter(line, 7, mode="nearest")
-        spread = _NORMAL_MAD * float(np.median(np.abs(off)))
-        noise = max(spread, 0.02 * float(np.ptp(np.percentile(image, [25, 75]))), 1e-6)
-        count += int((np.abs(off) > _LINE_SIGMA * noise + 1).sum())
-    return count
+    widest: dict[tuple[int, int], float] = {}
+    for one, other, deep in (
+        (pieces[1:], pieces[:-1], depth[1:]),
+        (pieces[:, 1:], pieces[:, :-1], depth[:, 1:]),
+    ):
+        meet = (one != other) & (one > 0) & (other > 0)
+        for a, b, half in zip(one[meet].tolist(), other[meet].tolist(), deep[meet].tolist(), strict=True):
+            pair = (min(a, b), max(a, b))
+            widest[pair] = max(widest.get(pair, 0.0), half)
+    own = {piece: float(ndi.distance_transform_edt(np.pad(pieces == piece, 1)).max()) for piece in {*sum(widest, ())}}
+    return [half / min(own[a], own[b]) for (a, b), half in widest.items()] or [0.0]
 
 
 def _background(smooth: NDArray[np.float32], mask: NDArray[np.bool_], diameter: float) -> NDArray[np.float32]:

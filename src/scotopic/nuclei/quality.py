@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage as ndi
 
-from scotopic.nuclei.doubts import defective_lines, strips, unlabelled
+from scotopic.nuclei.doubts import strips, unlabelled
+from scotopic.nuclei.lines import defective_lines
 from scotopic.nuclei.measurement import area, mean_intensity
 from scotopic.protocol import QualityGate
 
@@ -22,6 +23,8 @@ _ENOUGH_TO_JUDGE = 5
 """Distributions of fewer nuclei are not judged."""
 _ENOUGH_TO_MISS = 12
 """So many nuclei do not all lie in one half of an image by chance (1 in 500 for nuclei that keep apart from none)."""
+_LEAST_CLUMPED = 5.0
+"""Clumps are judged if they are together as large as so many nuclei: a pair is a large share of a small field by chance."""
 _DARK_SHARE = 0.05
 _NORMAL_MAD = 1.4826
 """Standard deviation of a normal distribution relative to its median absolute deviation."""
@@ -73,7 +76,7 @@ def judge(
         "covered": float((labels > 0).mean()),
         "uneven": _unevenness(labels, nuclei),
         "size_spread": _size_spread(nuclei),
-        "elongated": float(nuclei["eccentricity"].median()),
+        "elongated": _elongation(nuclei),
         "clumped": float(area(nuclei)[nuclei["clump"]].sum() / area(nuclei).sum()),
         "unlabelled": missed_px / max(missed_px + int((labels > 0).sum()), 1),
         "unlabelled_objects": float(missed_objects),
@@ -87,7 +90,7 @@ def judge(
         "uneven light": figures["uneven"] > gate.most_uneven,
         "implausible sizes": figures["size_spread"] > gate.most_size_spread,
         "implausible shapes": figures["elongated"] > gate.most_elongated,
-        "unsplit clumps": figures["clumped"] > gate.most_clumped,
+        "unsplit clumps": figures["clumped"] > gate.most_clumped and _clumped_nuclei(nuclei) >= _LEAST_CLUMPED,
         "light without labels": figures["unlabelled"] > gate.most_unlabelled,
         "fibre": figures["in_strips"] > gate.most_in_strips,
         "defective camera lines": figures["lines"] > gate.most_lines,
@@ -137,6 +140,15 @@ def _unevenness(labels: NDArray[Any], nuclei: pd.DataFrame) -> float:
             medians = sorted((float(np.median(near)), float(np.median(far))))
             worst = max(worst, medians[1] / max(medians[0], 1e-6))
     return worst
+
+
+def _elongation(nuclei: pd.DataFrame) -> float:
+    return float(nuclei["eccentricity"].median()) if len(nuclei) >= _ENOUGH_TO_JUDGE else float("nan")
+
+
+def _clumped_nuclei(nuclei: pd.DataFrame) -> float:
+    """Return the area of clumps in that of a median nucleus."""
+    return float(area(nuclei)[nuclei["clump"]].sum() / area(nuclei).median())
 
 
 def _size_spread(nuclei: pd.DataFrame) -> float:

@@ -40,13 +40,15 @@ class QualityGate(FrozenModel):
     most_elongated: float = Field(default=0.95, gt=0, le=1)
     """Implausible shapes: largest median eccentricity."""
     most_clumped: float = Field(default=0.2, ge=0, le=1)
-    """Largest share of nuclear area in clumps that could not be split."""
+    """Largest share of nuclear area in clumps that could not be split, where they are as large as five nuclei."""
     most_unlabelled: float = Field(default=0.25, ge=0, le=1)
     """Largest share of what is as bright as nuclei that has no label: missed nuclei, clumps at the border, clouds."""
-    most_in_strips: float = Field(default=0.05, ge=0, le=1)
-    """Fibre: largest share of nuclei that are pieces of something long and evenly wide."""
+    most_in_strips: float = Field(default=0.1, ge=0, le=1)
+    """Fibre: largest share of nuclei that are pieces of something long and evenly wide. Five nuclei that touch in a row by
+    chance are up to a tenth of a small, crowded field."""
     most_lines: int = Field(default=0, ge=0)
-    """Largest number of rows and columns of the camera that are brighter or darker than their neighbours throughout."""
+    """Largest number of rows and columns of the camera that are dead, or brighter or darker than both of their sides, over half
+    of their length or more."""
 
 
 class NucleiSettings(FrozenModel):
