@@ -29,7 +29,7 @@ from scotopic.workflow import ask, retake
 HERE = Path(__file__).parent
 EXPOSURE_MS = 400
 LIMIT_S = 10 + EXPOSURE_MS / 1000
-LONGEST_S = 120
+LONGEST_S = 600
 CALLS = {
     "software": [
         "led.on", "led.get while lit", "led.get", "led.off", "filter.wait", "stage.set", "stage.get", "stage.wait",

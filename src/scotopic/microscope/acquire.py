@@ -45,7 +45,7 @@ _BEATS_PER_STATUS = 50
 _WAITING = (RunState.WAITING, RunState.PAUSED)
 _LOADS_S = 300.0
 """Longest time in which hardware is loaded (stages home), or unloaded."""
-_GUARD_COMES_S = 120.0
+_GUARD_COMES_S = 300.0
 """Longest time in which a guard is loaded, on a computer that has much else to do."""
 _ANSWERS_S = 15.0
 """What the main thread does longer than it may is said after this time."""
